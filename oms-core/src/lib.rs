@@ -1,1 +1,38 @@
+//! An order management system to embed.
+#![warn(missing_docs)]
 
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!("oms-core needs a database: turn on the feature `sqlite`, `postgres` or both");
+
+mod oms;
+
+pub mod catalog;
+pub mod inventory;
+pub mod jobs;
+pub mod mail;
+pub mod orders;
+pub mod payments;
+#[cfg(feature = "plugins")]
+pub mod plugins;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod users;
+
+mod actor;
+mod db;
+mod error;
+mod id;
+mod idempotency;
+mod money;
+mod page;
+mod text;
+mod time;
+
+pub use actor::{Actor, Roles};
+pub use error::{Error, ErrorKind, Result, Shortage, Violation};
+pub use id::*;
+pub use idempotency::{IdempotencyKey, Outcome};
+pub use money::{Currency, Money};
+pub use oms::{Oms, OmsBuilder};
+pub use page::{Page, PageRequest};
+pub use time::{Clock, SystemClock, Timestamp};

@@ -1,0 +1,203 @@
+//! Two databases behind one SQL text.
+//!
+//! Every statement is written once with `$1` placeholders and runs on SQLite and on PostgreSQL through [`run!`].
+//! The few texts that must differ stand side by side in [`Tx::pick`]. Row locks are written by [`lock`] alone.
+
+mod connect;
+mod lock;
+
+use std::time::Duration;
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use sqlx::Transaction;
+#[cfg(feature = "postgres")]
+use sqlx::{PgPool, Postgres};
+#[cfg(feature = "sqlite")]
+use sqlx::{Sqlite, SqlitePool};
+
+pub(crate) use lock::{Table, lock};
+
+use crate::error::{Error, Result, connection_lost};
+
+/// The database behind an [`Oms`](crate::Oms). Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(crate) enum Db {
+    #[cfg(feature = "sqlite")]
+    Sqlite {
+        /// One connection: SQLite has one writer, and a queue for it is fairer than its busy handler.
+        writer: SqlitePool,
+        reader: SqlitePool,
+    },
+    #[cfg(feature = "postgres")]
+    Postgres(PgPool),
+}
+
+/// An open transaction. Every store function takes one; only services begin and commit.
+///
+/// Dropping it rolls back, but later, when the connection is next used: call [`Tx::rollback`] where order matters.
+#[derive(Debug)]
+pub(crate) enum Tx {
+    #[cfg(feature = "sqlite")]
+    Sqlite(Transaction<'static, Sqlite>),
+    #[cfg(feature = "postgres")]
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// Runs one query on whichever connection is behind `$tx`. Use the block form, which rustfmt formats:
+/// `run!(tx, |conn| { sqlx::query("..").bind(x).execute(conn).await })`.
+macro_rules! run {
+    ($tx:expr, |$conn:ident| $body:expr) => {
+        match $tx {
+            #[cfg(feature = "sqlite")]
+            $crate::db::Tx::Sqlite(tx) => {
+                let $conn = &mut **tx;
+                $body
+            }
+            #[cfg(feature = "postgres")]
+            $crate::db::Tx::Postgres(tx) => {
+                let $conn = &mut **tx;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use run;
+
+/// How [`Tx::commit_or_unknown`] ended.
+pub(crate) enum Commit {
+    Done,
+    /// The connection broke while the commit was under way: only a look at the database can tell.
+    Unknown,
+    Failed(Error),
+}
+
+impl Db {
+    /// A transaction that writes.
+    pub(crate) async fn write(&self) -> Result<Tx> {
+        Ok(match self {
+            // Takes the write lock now: a deferred transaction that upgrades later can fail with SQLITE_BUSY.
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// A transaction that only reads. On PostgreSQL each statement sees what was committed before it.
+    pub(crate) async fn read(&self) -> Result<Tx> {
+        Ok(match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { reader, .. } => Tx::Sqlite(reader.begin().await?),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// A transaction that reads one moment of the whole database, however long it takes.
+    pub(crate) async fn snapshot(&self) -> Result<Tx> {
+        Ok(match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { reader, .. } => Tx::Sqlite(reader.begin().await?),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => {
+                let mut tx = pool
+                    .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .await?;
+                sqlx::query("SET LOCAL statement_timeout = 0")
+                    .execute(&mut *tx)
+                    .await?;
+                Tx::Postgres(tx)
+            }
+        })
+    }
+
+    /// How many transactions may usefully write at once from this process.
+    pub(crate) fn writers(&self) -> usize {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { .. } => 1,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => 2,
+        }
+    }
+
+    /// Waits for connections in use and closes all.
+    pub(crate) async fn close(&self) {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { writer, reader } => {
+                reader.close().await;
+                writer.close().await;
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    /// The few statements whose text differs. Keep both texts side by side and say why.
+    pub(crate) fn pick(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+        let _ = (sqlite, postgres);
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => sqlite,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => postgres,
+        }
+    }
+
+    /// Makes it durable. An error means that nothing was kept, except [`Error::Overloaded`], after which the outcome
+    /// is not known: the caller repeats with its idempotency key.
+    pub(crate) async fn commit(self) -> Result<()> {
+        match self.commit_or_unknown().await {
+            Commit::Done => Ok(()),
+            Commit::Unknown => Err(Error::Overloaded {
+                retry_after: Duration::from_secs(1),
+            }),
+            Commit::Failed(e) => Err(e),
+        }
+    }
+
+    /// As [`Tx::commit`], for callers that can look up what became of it.
+    pub(crate) async fn commit_or_unknown(self) -> Commit {
+        let done = match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(tx) => tx.commit().await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(tx) => tx.commit().await,
+        };
+        match done {
+            Ok(()) => Commit::Done,
+            Err(e) if connection_lost(&e) => Commit::Unknown,
+            Err(e) => Commit::Failed(e.into()),
+        }
+    }
+
+    /// Undoes it now.
+    pub(crate) async fn rollback(self) -> Result<()> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(tx) => tx.rollback().await?,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(tx) => tx.rollback().await?,
+        }
+        Ok(())
+    }
+}
+
+/// Maps a unique violation to [`Error::Duplicate`]: PostgreSQL names the constraint or index, SQLite `table.column`.
+/// `names` pairs both with what the caller is told is taken.
+pub(crate) fn on_unique(error: sqlx::Error, names: &[(&str, &str, &'static str)]) -> Error {
+    if let sqlx::Error::Database(e) = &error
+        && e.is_unique_violation()
+    {
+        let message = e.message();
+        for (constraint, column, what) in names {
+            if e.constraint() == Some(constraint) || message.contains(column) {
+                return Error::Duplicate(what);
+            }
+        }
+    }
+    error.into()
+}

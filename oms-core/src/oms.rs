@@ -1,0 +1,227 @@
+//! The handle and its builder.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::mail::{LogMailer, Mailer};
+use crate::payments::{Account, PaymentGateway};
+use crate::time::{Clock, SystemClock, Timestamp};
+
+/// An order management system over one database. Cloning is cheap: it is a handle.
+#[derive(Clone)]
+pub struct Oms {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) db: Db,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) mailer: Arc<dyn Mailer>,
+    pub(crate) settings: Settings,
+    pub(crate) accounts: BTreeMap<String, Account>,
+    pub(crate) natives: BTreeMap<String, Arc<dyn PaymentGateway>>,
+    /// Rings when jobs were committed.
+    pub(crate) doorbell: Notify,
+    /// What outlives its caller: batches of orders and gateway operations.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What can be set, with defaults that fit.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) max_connections: u32,
+    pub(crate) public_url: Option<String>,
+    pub(crate) plugin_dir: Option<PathBuf>,
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// How long an order waits for its first payment to start.
+    pub(crate) order_expiry: Duration,
+    /// How long a payment that is pending, authorized, unknown or under review may hold its order.
+    pub(crate) hold_limit: Duration,
+    /// Orders that may wait for a batch before callers are told to come back.
+    pub(crate) placement_queue: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_connections: 16,
+            public_url: None,
+            plugin_dir: None,
+            cache_dir: None,
+            order_expiry: Duration::from_secs(30 * 60),
+            hold_limit: Duration::from_secs(7 * 24 * 3600),
+            placement_queue: 4096,
+        }
+    }
+}
+
+/// Makes an [`Oms`].
+pub struct OmsBuilder {
+    url: String,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    mailer: Arc<dyn Mailer>,
+    accounts: Vec<Account>,
+    natives: BTreeMap<String, Arc<dyn PaymentGateway>>,
+}
+
+impl Oms {
+    /// Begins with a database: `sqlite://shop.db` (made when missing) or `postgres://user:password@host/name`.
+    pub fn builder(database_url: impl Into<String>) -> OmsBuilder {
+        OmsBuilder {
+            url: database_url.into(),
+            settings: Settings::default(),
+            clock: Arc::new(SystemClock),
+            mailer: Arc::new(LogMailer),
+            accounts: Vec::new(),
+            natives: BTreeMap::new(),
+        }
+    }
+
+    /// Brings the schema up to date. Does nothing when it is.
+    pub async fn migrate(&self) -> Result<()> {
+        self.inner.db.migrate().await
+    }
+
+    /// Whether the database answers and its schema is there.
+    pub async fn check(&self) -> Result<()> {
+        let mut tx = self.inner.db.read().await?;
+        crate::db::run!(&mut tx, |conn| {
+            sqlx::query("SELECT 1 FROM oms_schedule WHERE 1 = 0")
+                .execute(conn)
+                .await
+                .map(drop)
+        })?;
+        tx.rollback().await
+    }
+
+    /// Stops what runs on behalf of this handle and all its clones, waits for what is under way, and closes the
+    /// database. Orders that wait for a batch are still placed.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        self.inner.db.close().await;
+    }
+
+    /// The library's time.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    pub(crate) fn db(&self) -> &Db {
+        &self.inner.db
+    }
+
+    /// Tells idle workers of this process that there may be work.
+    pub(crate) fn ring(&self) {
+        self.inner.doorbell.notify_one();
+    }
+
+    pub(crate) fn account(&self, name: &str) -> Result<&Account> {
+        self.inner
+            .accounts
+            .get(name)
+            .ok_or(Error::NotFound("payment account"))
+    }
+}
+
+impl OmsBuilder {
+    /// Sends mails; without one they are dropped with a line in the log.
+    #[must_use]
+    pub fn mailer(mut self, mailer: impl Mailer) -> Self {
+        self.mailer = Arc::new(mailer);
+        self
+    }
+
+    /// Another clock, for tests.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// A merchant's account at a gateway. May be called for several.
+    #[must_use]
+    pub fn account(mut self, account: Account) -> Self {
+        self.accounts.push(account);
+        self
+    }
+
+    /// A gateway adapter in Rust. Its [`info`](PaymentGateway::info) says its id, which accounts name.
+    #[must_use]
+    pub fn gateway(mut self, gateway: impl PaymentGateway) -> Self {
+        self.natives
+            .insert(gateway.info().id.clone(), Arc::new(gateway));
+        self
+    }
+
+    /// Where gateway plugins lie: one folder each, with `plugin.toml` and the component.
+    #[must_use]
+    pub fn plugin_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.plugin_dir = Some(path.into());
+        self
+    }
+
+    /// Where compiled plugins are kept; only this process may write there. Without it they are compiled at each start.
+    #[must_use]
+    pub fn cache_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.cache_dir = Some(path.into());
+        self
+    }
+
+    /// The address at which gateways reach this system, without a slash at the end: webhooks are asked for at
+    /// `<public_url>/v1/webhooks/<account>`.
+    #[must_use]
+    pub fn public_url(mut self, url: impl Into<String>) -> Self {
+        self.settings.public_url = Some(url.into().trim_end_matches('/').into());
+        self
+    }
+
+    /// The most database connections (on SQLite: readers). 16 when not set.
+    #[must_use]
+    pub fn max_connections(mut self, n: u32) -> Self {
+        self.settings.max_connections = n;
+        self
+    }
+
+    /// How long an order waits for a payment to start before it expires. 30 minutes when not set.
+    #[must_use]
+    pub fn order_expiry(mut self, d: Duration) -> Self {
+        self.settings.order_expiry = d;
+        self
+    }
+
+    /// Opens the database. The schema is left as it is: see [`Oms::migrate`].
+    pub async fn connect(self) -> Result<Oms> {
+        let db = Db::connect(&self.url, self.settings.max_connections).await?;
+        let accounts = self
+            .accounts
+            .into_iter()
+            .map(|a| (a.name.clone(), a))
+            .collect();
+        let inner = Inner {
+            db,
+            clock: self.clock,
+            mailer: self.mailer,
+            settings: self.settings,
+            accounts,
+            natives: self.natives,
+            doorbell: Notify::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        Ok(Oms {
+            inner: Arc::new(inner),
+        })
+    }
+}

@@ -1,0 +1,5 @@
+//! Every story here is played on SQLite and on PostgreSQL.
+
+mod support;
+
+mod schema;
