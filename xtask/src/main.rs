@@ -1,1 +1,68 @@
-fn main() {}
+//! Project commands: `cargo xtask plugins | test | run | bench`. Typed scripts, no tool to install.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a command line program: it prints, and it reads the environment and the clock itself"
+)]
+
+mod api;
+mod bench;
+mod mailbox;
+mod plugins;
+mod postgres;
+mod run;
+mod server;
+mod test;
+mod walk;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Commands of the oms project"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the payment plugins into <target folder>/plugins
+    Plugins,
+    /// Run everything a change must pass, on SQLite and on a PostgreSQL server started for it
+    Test(test::Options),
+    /// Build and start the server with a demo shop in ./oms-data
+    Run(run::Options),
+    /// Print the table of speeds: SQLite and PostgreSQL, in process and over HTTP
+    Bench(bench::Options),
+}
+
+fn main() -> Result<()> {
+    let command = Cli::parse().command;
+    let workspace = Workspace::load()?;
+    match command {
+        Command::Plugins => plugins::build(&workspace).map(|_| ()),
+        Command::Test(options) => test::run(&workspace, &options),
+        Command::Run(options) => run::run(&workspace, &options),
+        Command::Bench(options) => bench::run(&workspace, &options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
