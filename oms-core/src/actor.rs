@@ -104,11 +104,7 @@ impl Actor {
     }
 
     /// The user itself, an operator, an admin or the program itself. `what` is what is said not to exist otherwise.
-    pub fn require_owner_or_operator(
-        &self,
-        owner: Option<UserId>,
-        what: &'static str,
-    ) -> Result<()> {
+    pub fn require_owner_or_operator(&self, owner: Option<UserId>, what: &'static str) -> Result<()> {
         if self.is_operator() || (owner.is_some() && self.user_id() == owner) {
             return Ok(());
         }

@@ -268,11 +268,7 @@ impl Check {
     }
 
     /// Keeps the value of a rule that held, notes the others.
-    pub(crate) fn take<T>(
-        &mut self,
-        pointer: &str,
-        parsed: std::result::Result<T, String>,
-    ) -> Option<T> {
+    pub(crate) fn take<T>(&mut self, pointer: &str, parsed: std::result::Result<T, String>) -> Option<T> {
         parsed
             .map_err(|detail| {
                 self.0.push(Violation {

@@ -98,8 +98,8 @@ impl Claim {
             scope.update((part.len() as u64).to_be_bytes());
             scope.update(part);
         }
-        let command = serde_json::to_vec(command)
-            .map_err(|e| Error::Internal(format!("fingerprint: {e}")))?;
+        let command =
+            serde_json::to_vec(command).map_err(|e| Error::Internal(format!("fingerprint: {e}")))?;
         let mut id = [0; 16];
         id.copy_from_slice(&scope.finalize()[..16]);
         Ok(Self {

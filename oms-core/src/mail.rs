@@ -87,11 +87,7 @@ pub struct LogMailer;
 #[async_trait]
 impl Mailer for LogMailer {
     async fn send(&self, message: Message) -> Result<(), MailError> {
-        tracing::info!(
-            message.id,
-            message.to,
-            "no mailer is set: the mail is dropped"
-        );
+        tracing::info!(message.id, message.to, "no mailer is set: the mail is dropped");
         Ok(())
     }
 }

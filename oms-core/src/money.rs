@@ -30,9 +30,7 @@ impl FromStr for Currency {
         let known = iso_currency::Currency::from_code(text).is_some_and(|c| c.exponent().is_some());
         match <[u8; 3]>::try_from(text.as_bytes()) {
             Ok(code) if known => Ok(Self(code)),
-            _ => Err(
-                "must be the code of an ISO 4217 currency in capital letters, such as EUR".into(),
-            ),
+            _ => Err("must be the code of an ISO 4217 currency in capital letters, such as EUR".into()),
         }
     }
 }

@@ -160,8 +160,7 @@ impl OmsBuilder {
     /// A gateway adapter in Rust. Its [`info`](PaymentGateway::info) says its id, which accounts name.
     #[must_use]
     pub fn gateway(mut self, gateway: impl PaymentGateway) -> Self {
-        self.natives
-            .insert(gateway.info().id.clone(), Arc::new(gateway));
+        self.natives.insert(gateway.info().id.clone(), Arc::new(gateway));
         self
     }
 
@@ -204,11 +203,7 @@ impl OmsBuilder {
     /// Opens the database. The schema is left as it is: see [`Oms::migrate`].
     pub async fn connect(self) -> Result<Oms> {
         let db = Db::connect(&self.url, self.settings.max_connections).await?;
-        let accounts = self
-            .accounts
-            .into_iter()
-            .map(|a| (a.name.clone(), a))
-            .collect();
+        let accounts = self.accounts.into_iter().map(|a| (a.name.clone(), a)).collect();
         let inner = Inner {
             db,
             clock: self.clock,

@@ -203,10 +203,7 @@ mod tests {
     fn text_and_back() {
         let t = Timestamp::from_micros(1_795_341_975_590_672);
         assert_eq!(t.to_string(), "2026-11-22T10:06:15.590672Z");
-        assert_eq!(
-            Timestamp::parse("2026-11-22T11:06:15.590672+01:00"),
-            Some(t)
-        );
+        assert_eq!(Timestamp::parse("2026-11-22T11:06:15.590672+01:00"), Some(t));
         assert_eq!(Timestamp::parse("yesterday"), None);
     }
 

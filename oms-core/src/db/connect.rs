@@ -21,7 +21,8 @@ impl Db {
             #[cfg(feature = "postgres")]
             Some("postgres" | "postgresql") => postgres(url, max_connections).await,
             _ => Err(Error::Internal(
-                "the database URL must begin with sqlite:// or postgres://, and that feature must be on".into(),
+                "the database URL must begin with sqlite:// or postgres://, and that feature must be on"
+                    .into(),
             )),
         }
     }
@@ -30,9 +31,7 @@ impl Db {
     pub(crate) async fn migrate(&self) -> Result<()> {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite { writer, .. } => {
-                own(sqlx::migrate!("migrations/sqlite")).run(writer).await
-            }
+            Self::Sqlite { writer, .. } => own(sqlx::migrate!("migrations/sqlite")).run(writer).await,
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => own(sqlx::migrate!("migrations/postgres")).run(pool).await,
         }
@@ -47,9 +46,7 @@ fn own(mut migrator: Migrator) -> Migrator {
 
 #[cfg(feature = "sqlite")]
 async fn sqlite(url: &str, readers: u32) -> Result<Db> {
-    use sqlx::sqlite::{
-        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-    };
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
     if url.contains(":memory:") || url.contains("mode=memory") {
         return Err(Error::Internal(

@@ -28,15 +28,11 @@ pub(crate) async fn lock(tx: &mut Tx, table: Table, ids: &[Uuid]) -> Result<()> 
                 Table::Inbox => {
                     "SELECT 1 FROM oms_webhook_inbox WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
                 }
-                Table::Order => {
-                    "SELECT 1 FROM oms_order WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
-                }
+                Table::Order => "SELECT 1 FROM oms_order WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
                 Table::Payment => {
                     "SELECT 1 FROM oms_payment WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
                 }
-                Table::Refund => {
-                    "SELECT 1 FROM oms_refund WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
-                }
+                Table::Refund => "SELECT 1 FROM oms_refund WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
                 Table::Stock => {
                     "SELECT 1 FROM oms_stock WHERE variant_id = ANY($1) ORDER BY variant_id FOR NO KEY UPDATE"
                 }

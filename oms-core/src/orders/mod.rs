@@ -4,6 +4,6 @@ pub(crate) mod model;
 pub(crate) mod settle;
 
 pub use model::{
-    Address, Fulfillment, FulfillmentLine, NewLine, Order, OrderLine, OrderState, PaymentState,
-    PlaceOrder, TimelineEntry,
+    Address, Fulfillment, FulfillmentLine, NewLine, Order, OrderLine, OrderState, PaymentState, PlaceOrder,
+    TimelineEntry,
 };

@@ -172,8 +172,7 @@ impl Address {
                 field(name, value, max);
             }
         }
-        let country =
-            self.country.len() == 2 && self.country.bytes().all(|b| b.is_ascii_uppercase());
+        let country = self.country.len() == 2 && self.country.bytes().all(|b| b.is_ascii_uppercase());
         check.that(
             country,
             &format!("{at}/country"),

@@ -97,8 +97,7 @@ impl Account {
         text: &str,
         resolve: impl Fn(&str) -> Result<String, String>,
     ) -> Result<Vec<Self>, String> {
-        let file: BTreeMap<String, AccountEntry> =
-            toml::from_str(text).map_err(|e| e.to_string())?;
+        let file: BTreeMap<String, AccountEntry> = toml::from_str(text).map_err(|e| e.to_string())?;
         file.into_iter()
             .map(|(name, entry)| entry.into_account(name, &resolve))
             .collect()
@@ -159,14 +158,10 @@ impl AccountEntry {
         }
         let order_hold = match self.order_hold_minutes {
             None => Some(Duration::from_secs(30 * 60)),
-            Some(Hold::Minutes(minutes @ 1..)) => {
-                Some(Duration::from_secs(u64::from(minutes) * 60))
-            }
+            Some(Hold::Minutes(minutes @ 1..)) => Some(Duration::from_secs(u64::from(minutes) * 60)),
             Some(Hold::Word(word)) if word == "never" => None,
             Some(_) => {
-                return Err(named(
-                    "order_hold_minutes must be a number above 0 or \"never\"",
-                ));
+                return Err(named("order_hold_minutes must be a number above 0 or \"never\""));
             }
         };
         let mut secrets = BTreeMap::new();

@@ -17,11 +17,7 @@ pub trait PaymentGateway: Send + Sync + 'static {
     /// What it is and what it can do.
     fn info(&self) -> &GatewayInfo;
     /// Begins a payment.
-    async fn start(
-        &self,
-        account: &Account,
-        request: StartRequest,
-    ) -> Result<PaymentReport, GatewayError>;
+    async fn start(&self, account: &Account, request: StartRequest) -> Result<PaymentReport, GatewayError>;
     /// The customer came back from what [`NextAction`] asked for.
     async fn complete(
         &self,
@@ -35,20 +31,11 @@ pub trait PaymentGateway: Send + Sync + 'static {
         request: CaptureRequest,
     ) -> Result<PaymentReport, GatewayError>;
     /// Gives up what is not captured.
-    async fn cancel(
-        &self,
-        account: &Account,
-        request: CancelRequest,
-    ) -> Result<PaymentReport, GatewayError>;
+    async fn cancel(&self, account: &Account, request: CancelRequest) -> Result<PaymentReport, GatewayError>;
     /// Sends (a part of) the captured money back.
-    async fn refund(
-        &self,
-        account: &Account,
-        request: RefundRequest,
-    ) -> Result<RefundReport, GatewayError>;
+    async fn refund(&self, account: &Account, request: RefundRequest) -> Result<RefundReport, GatewayError>;
     /// Asks where the payment stands.
-    async fn sync(&self, account: &Account, request: SyncRequest)
-    -> Result<Snapshot, GatewayError>;
+    async fn sync(&self, account: &Account, request: SyncRequest) -> Result<Snapshot, GatewayError>;
     /// Verifies a webhook, then reads it. Only `proof` can make a [`Received::Verified`]: spend it after the signature
     /// was checked, never before.
     async fn receive(
@@ -78,10 +65,7 @@ pub struct GatewayInfo {
 
 /// The abilities of a gateway.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the names say it; wit/payment.wit has the same list"
-)]
+#[expect(missing_docs, reason = "the names say it; wit/payment.wit has the same list")]
 pub struct Features {
     pub manual_capture: bool,
     pub partial_capture: bool,

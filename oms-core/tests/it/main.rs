@@ -1,4 +1,13 @@
 //! Every story here is played on SQLite and on PostgreSQL.
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    unreachable_pub,
+    dead_code,
+    reason = "tests may panic, and not every story needs every helper"
+)]
 
 mod support;
 

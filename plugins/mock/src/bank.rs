@@ -18,9 +18,7 @@ pub(crate) struct Bank {
 impl Bank {
     pub(crate) fn connect() -> Result<Self, PaymentError> {
         Ok(Self {
-            base_url: config::require("base-url")?
-                .trim_end_matches('/')
-                .to_owned(),
+            base_url: config::require("base-url")?.trim_end_matches('/').to_owned(),
             api_key: config::secret("api-key")?,
             timeout_ms: timeout(config::get("timeout-ms").as_deref())?,
         })
@@ -54,10 +52,7 @@ impl Bank {
     }
 
     fn read(&self, request: Request) -> Result<Answer, PaymentError> {
-        let response = self
-            .finish(request)
-            .send()
-            .map_err(http::Error::of_a_read)?;
+        let response = self.finish(request).send().map_err(http::Error::of_a_read)?;
         accept(response, Effect::Reads)
     }
 
@@ -76,9 +71,11 @@ pub(crate) fn payment_path(reference: &str, operation: &str) -> String {
 fn timeout(setting: Option<&str>) -> Result<u32, PaymentError> {
     match setting.map(str::trim) {
         None | Some("") => Ok(DEFAULT_TIMEOUT_MS),
-        Some(text) => text.parse().ok().filter(|ms| *ms > 0).ok_or_else(|| {
-            PaymentError::misconfigured("`timeout-ms` is not a number of milliseconds")
-        }),
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|ms| *ms > 0)
+            .ok_or_else(|| PaymentError::misconfigured("`timeout-ms` is not a number of milliseconds")),
     }
 }
 
@@ -188,9 +185,7 @@ mod tests {
         use PaymentError as E;
         let change = |status, code| refusal(&response(status, code), Effect::Changes);
         assert!(matches!(change(401, "x"), E::NotAuthenticated(_)));
-        assert!(
-            matches!(change(402, "card_declined"), E::Declined(d) if d.code == "card_declined")
-        );
+        assert!(matches!(change(402, "card_declined"), E::Declined(d) if d.code == "card_declined"));
         assert!(matches!(change(404, "x"), E::NotFound(_)));
         assert!(matches!(change(409, "invalid_state"), E::InvalidState(_)));
         assert!(matches!(
@@ -242,19 +237,13 @@ mod tests {
         assert_eq!(timeout(None), Ok(DEFAULT_TIMEOUT_MS));
         assert_eq!(timeout(Some(" 2500 ")), Ok(2500));
         for bad in ["0", "-1", "10s", "99999999999"] {
-            assert!(
-                matches!(timeout(Some(bad)), Err(E::Misconfigured(_))),
-                "{bad}"
-            );
+            assert!(matches!(timeout(Some(bad)), Err(E::Misconfigured(_))), "{bad}");
         }
     }
 
     #[test]
     fn references_cannot_leave_their_path() {
-        assert_eq!(
-            payment_path("bp_1", "/capture"),
-            "/v1/payments/bp_1/capture"
-        );
+        assert_eq!(payment_path("bp_1", "/capture"), "/v1/payments/bp_1/capture");
         assert_eq!(payment_path("../x?y", ""), "/v1/payments/..%2Fx%3Fy");
     }
 }

@@ -37,9 +37,7 @@ pub(crate) fn read(id: &str, body: &[u8]) -> Result<Event, WebhookError> {
             reference: refund.id,
         }),
         (Some(("refund", _)), None) => {
-            return Err(WebhookError::Malformed(
-                "a refund event without a refund".into(),
-            ));
+            return Err(WebhookError::Malformed("a refund event without a refund".into()));
         }
         // The bank may learn to tell more than this plugin understands.
         _ => Change::Irrelevant,
@@ -59,9 +57,7 @@ mod tests {
 
     fn message(kind: &str, refund: &str) -> String {
         let payment = wire::SAMPLE;
-        format!(
-            r#"{{"type":"{kind}","created_at_ms":1700000000000,"data":{{"payment":{payment}{refund}}}}}"#
-        )
+        format!(r#"{{"type":"{kind}","created_at_ms":1700000000000,"data":{{"payment":{payment}{refund}}}}}"#)
     }
 
     #[test]
@@ -95,10 +91,7 @@ mod tests {
         assert_eq!(unknown.change, Change::Irrelevant);
         for broken in ["", "[]", "{}", &message("refund.failed", "")] {
             let result = read("evt_4", broken.as_bytes());
-            assert!(
-                matches!(result, Err(WebhookError::Malformed(_))),
-                "{broken}"
-            );
+            assert!(matches!(result, Err(WebhookError::Malformed(_))), "{broken}");
         }
     }
 }

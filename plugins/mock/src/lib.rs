@@ -9,9 +9,9 @@ mod wire;
 
 use bank::Bank;
 use oms_plugin_sdk::{
-    CancelRequest, CaptureMode, CaptureRequest, CompleteRequest, Delivery, Features, Gateway, Info,
-    Outcome, PaymentError, PaymentResult, RefundRequest, RefundResult, Snapshot, StartRequest,
-    SyncRequest, WebhookError, Webhooks, crypto::Key, export_plugin, log, standard_webhooks,
+    CancelRequest, CaptureMode, CaptureRequest, CompleteRequest, Delivery, Features, Gateway, Info, Outcome,
+    PaymentError, PaymentResult, RefundRequest, RefundResult, Snapshot, StartRequest, SyncRequest,
+    WebhookError, Webhooks, crypto::Key, export_plugin, log, standard_webhooks,
 };
 
 struct Mock;
@@ -130,10 +130,7 @@ impl Webhooks for Mock {
         let key = Key::SecretBase64("webhook-secret".into());
         let signed = standard_webhooks::verify(&delivery, &key)?;
         let event = events::read(&signed.id, &delivery.body)?;
-        log::debug(
-            "webhook verified",
-            &[("event", &event.id), ("kind", &event.kind)],
-        );
+        log::debug("webhook verified", &[("event", &event.id), ("kind", &event.kind)]);
         Ok(Outcome::event(event, Some(signed.at_ms)))
     }
 }

@@ -200,12 +200,10 @@ mod tests {
 
     #[test]
     fn an_open_payment_sends_the_customer_to_the_page() {
-        let open = SAMPLE
-            .replace("partially_captured", "action_required")
-            .replace(
-                r#""redirect_url": null"#,
-                r#""redirect_url": "http://bank/pay/bp_1""#,
-            );
+        let open = SAMPLE.replace("partially_captured", "action_required").replace(
+            r#""redirect_url": null"#,
+            r#""redirect_url": "http://bank/pay/bp_1""#,
+        );
         let payment: Payment = serde_json::from_str(&open).unwrap();
         let result = payment.result(None);
         assert_eq!(result.status, PaymentStatus::ActionRequired);

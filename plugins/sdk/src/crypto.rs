@@ -15,12 +15,7 @@ pub fn hmac(hash: Hash, key: &Key, message: &[u8]) -> Result<Vec<u8>, CryptoErro
 }
 
 /// Whether `expected` is the HMAC of `message`, compared in constant time.
-pub fn verify_hmac(
-    hash: Hash,
-    key: &Key,
-    message: &[u8],
-    expected: &[u8],
-) -> Result<bool, CryptoError> {
+pub fn verify_hmac(hash: Hash, key: &Key, message: &[u8], expected: &[u8]) -> Result<bool, CryptoError> {
     host::verify_hmac(hash, key, message, expected).map_err(CryptoError)
 }
 

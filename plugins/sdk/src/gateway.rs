@@ -3,8 +3,8 @@
 use crate::bindings::gateway::exports::oms::payment::{descriptor, gateway};
 use crate::bindings::webhooks::exports::oms::payment::webhooks;
 use crate::{
-    CancelRequest, CaptureRequest, CompleteRequest, Delivery, Info, Outcome, PaymentError,
-    PaymentResult, RefundRequest, RefundResult, Snapshot, StartRequest, SyncRequest, WebhookError,
+    CancelRequest, CaptureRequest, CompleteRequest, Delivery, Info, Outcome, PaymentError, PaymentResult,
+    RefundRequest, RefundResult, Snapshot, StartRequest, SyncRequest, WebhookError,
 };
 
 /// A payment gateway.

@@ -232,10 +232,7 @@ mod tests {
     #[test]
     fn forms_and_queries_are_encoded() {
         let request = get("https://bank.test/v1/x").query(&[("a b", "ü&=+"), ("c", "-._*")]);
-        assert_eq!(
-            request.url,
-            "https://bank.test/v1/x?a+b=%C3%BC%26%3D%2B&c=-._*"
-        );
+        assert_eq!(request.url, "https://bank.test/v1/x?a+b=%C3%BC%26%3D%2B&c=-._*");
         assert_eq!(percent_encode("a b/c"), "a%20b%2Fc");
         assert_eq!(
             get("https://x/?a=1").query(&[("b", "2")]).url,

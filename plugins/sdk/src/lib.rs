@@ -116,16 +116,15 @@ pub use host::{cache, config, currency, log};
 // What the host asks a plugin, and what it answers.
 pub use bindings::gateway::exports::oms::payment::descriptor::{Feature as Features, Info};
 pub use bindings::gateway::exports::oms::payment::gateway::{
-    Address, Call, CancelRequest, CaptureRequest, CompleteRequest, Customer, PaymentResult,
-    RefundRequest, RefundResult, Snapshot, StartRequest, SyncRequest,
+    Address, Call, CancelRequest, CaptureRequest, CompleteRequest, Customer, PaymentResult, RefundRequest,
+    RefundResult, Snapshot, StartRequest, SyncRequest,
 };
 pub use bindings::gateway::oms::payment::types::{
-    CaptureMode, Decline, Detail, Metadata, Money, NextAction, PaymentError, PaymentStatus,
-    Redirect, RedirectMethod, RefundStatus, Totals,
+    CaptureMode, Decline, Detail, Metadata, Money, NextAction, PaymentError, PaymentStatus, Redirect,
+    RedirectMethod, RefundStatus, Totals,
 };
 pub use bindings::webhooks::exports::oms::payment::webhooks::{
-    Change, Delivery, DisputeEvent, Event, Outcome, PaymentEvent, RefundEvent, Reply, Verified,
-    WebhookError,
+    Change, Delivery, DisputeEvent, Event, Outcome, PaymentEvent, RefundEvent, Reply, Verified, WebhookError,
 };
 
 /// The first header of this name, in any case, if it is text.

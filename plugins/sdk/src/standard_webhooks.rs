@@ -89,12 +89,8 @@ fn required<'a>(delivery: &'a Delivery, name: &str) -> Result<&'a str, WebhookEr
     }
     match std::str::from_utf8(value) {
         Ok(text) if !text.is_empty() => Ok(text),
-        Ok(_) => Err(WebhookError::MissingSignature(format!(
-            "empty header `{name}`"
-        ))),
-        Err(_) => Err(WebhookError::Malformed(format!(
-            "header `{name}` is not text"
-        ))),
+        Ok(_) => Err(WebhookError::MissingSignature(format!("empty header `{name}`"))),
+        Err(_) => Err(WebhookError::Malformed(format!("header `{name}` is not text"))),
     }
 }
 
@@ -169,11 +165,7 @@ mod tests {
             ("g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", BODY),
         ] {
             let refused = verify_with(&delivery(signature, body, AT), check);
-            assert_eq!(
-                refused,
-                Err(WebhookError::BadSignature),
-                "{signature} {body}"
-            );
+            assert_eq!(refused, Err(WebhookError::BadSignature), "{signature} {body}");
         }
     }
 
