@@ -17,6 +17,8 @@ mod test;
 mod walk;
 mod workspace;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -45,8 +47,18 @@ enum Command {
     Bench(bench::Options),
 }
 
-fn main() -> Result<()> {
-    let command = Cli::parse().command;
+fn main() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes on one line; anyhow's own format would add a backtrace of this program.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<()> {
     let workspace = Workspace::load()?;
     match command {
         Command::Plugins => plugins::build(&workspace).map(|_| ()),
