@@ -286,7 +286,9 @@ impl Story {
             last = self.api.get(&format!("/v1/orders/{}", order.id))?.expect(200)?;
             Ok((last["status"] == "paid").then_some(()))
         });
-        paid.with_context(|| format!("the order stays as it is:\n{last:#}"))?;
+        if let Err(error) = paid {
+            bail!("{error:#}; the order is:\n{last:#}");
+        }
         let captured = last.pointer("/payments/0/status").map(shown);
         Ok((
             (),
