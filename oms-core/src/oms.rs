@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::mail::{LogMailer, Mailer};
+use crate::orders::placement;
 use crate::payments::{Account, PaymentGateway};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -28,6 +29,8 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) accounts: BTreeMap<String, Account>,
     pub(crate) natives: BTreeMap<String, Arc<dyn PaymentGateway>>,
+    /// Where orders wait for their batch.
+    pub(crate) placement: placement::Queue,
     /// Rings when jobs were committed.
     pub(crate) doorbell: Notify,
     /// What outlives its caller: batches of orders and gateway operations.
@@ -203,6 +206,15 @@ impl OmsBuilder {
     /// Opens the database. The schema is left as it is: see [`Oms::migrate`].
     pub async fn connect(self) -> Result<Oms> {
         let db = Db::connect(&self.url, self.settings.max_connections).await?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let placement = placement::Queue::start(
+            &db,
+            &self.clock,
+            self.settings.order_expiry,
+            self.settings.placement_queue,
+            &tasks,
+            &stop,
+        );
         let accounts = self.accounts.into_iter().map(|a| (a.name.clone(), a)).collect();
         let inner = Inner {
             db,
@@ -211,9 +223,10 @@ impl OmsBuilder {
             settings: self.settings,
             accounts,
             natives: self.natives,
+            placement,
             doorbell: Notify::new(),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            tasks,
+            stop,
         };
         Ok(Oms {
             inner: Arc::new(inner),

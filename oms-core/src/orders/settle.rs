@@ -3,12 +3,16 @@
 
 use std::time::Duration;
 
-use super::model::Order;
+use serde_json::json;
+
+use super::model::{Order, OrderState, PaymentState, Transition};
+use super::{stock, store};
 use crate::actor::Actor;
 use crate::db::Tx;
 use crate::error::Result;
 use crate::id::{OrderId, PaymentId};
-use crate::payments::{Payment, PaymentStatus, Refund};
+use crate::jobs::{self, EmailJob, Job, NewJob};
+use crate::payments::{OperationStatus, Payment, PaymentStatus, Refund};
 use crate::time::Timestamp;
 
 /// A payment that changed, with what it was before.
@@ -30,10 +34,20 @@ pub(crate) enum Verdict {
     },
 }
 
+/// What an order does about money that was captured. Pure; the stock is asked afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Money {
+    /// Nothing new, or not all of it yet.
+    Wait,
+    Accept,
+    /// Accept if every line can be allocated again.
+    AcceptIfStock,
+    SendBack(&'static str),
+}
+
 /// The order with its lines, its row locked. `NotFound` when there is none.
 pub(crate) async fn load_locked(tx: &mut Tx, id: OrderId) -> Result<Order> {
-    let _ = (tx, id);
-    Err(crate::error::Error::NotFound("order"))
+    store::load_locked(tx, id).await
 }
 
 /// A payment starts: the order is held for `hold` from now on, for ever when none.
@@ -45,8 +59,17 @@ pub(crate) async fn payment_started(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<()> {
-    let _ = (tx, order, payment, hold, actor, now);
-    Ok(())
+    order.expires_at = hold.map(|hold| now + hold);
+    order.payment_state = PaymentState::Pending;
+    store::change(
+        tx,
+        order,
+        actor,
+        "payment_started",
+        &json!({ "payment": payment }),
+        now,
+    )
+    .await
 }
 
 /// A payment changed: moves the order, its stock and its timeline, and enqueues its mails.
@@ -57,8 +80,47 @@ pub(crate) async fn payment_moved(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<Verdict> {
-    let _ = (tx, order, moved, actor, now);
-    Ok(Verdict::Nothing)
+    let payment = moved.payment;
+    let gained = payment.captured - moved.captured_before;
+    let facts = json!({ "payment": payment.id, "captured": payment.captured, "currency": payment.amount.currency().code() });
+    order.payment_state = payment_state(&store::paid(tx, order.id).await?);
+    let judged = match judge(order.state, payment.status == PaymentStatus::Captured, gained) {
+        Money::AcceptIfStock if !stock::reallocate(tx, order, actor, now).await? => {
+            Money::SendBack("paid after it had expired, and the goods are gone")
+        }
+        judged => judged,
+    };
+    match judged {
+        Money::Wait => {
+            if payment.status != moved.before
+                && let Some(kind) = kind_of(payment.status)
+            {
+                store::change(tx, order, actor, kind, &facts, now).await?;
+            }
+            Ok(Verdict::Nothing)
+        }
+        Money::Accept | Money::AcceptIfStock => {
+            let kind = if order.state == OrderState::Expired {
+                "paid_late"
+            } else {
+                "paid"
+            };
+            order.state = order.state.after(Transition::Pay)?;
+            order.expires_at = None;
+            store::change(tx, order, actor, kind, &facts, now).await?;
+            let mail = Job::SendEmail(EmailJob::OrderPaid { order: order.id });
+            jobs::enqueue(tx, now, &[NewJob::at(now, mail)]).await?;
+            Ok(Verdict::Nothing)
+        }
+        Money::SendBack(reason) => {
+            let facts = json!({ "payment": payment.id, "amount": gained, "reason": reason });
+            store::change(tx, order, actor, "payment_refused", &facts, now).await?;
+            Ok(Verdict::Refund {
+                minor: gained,
+                reason,
+            })
+        }
+    }
 }
 
 /// A refund was asked for or changed: the timeline, the order's payment state and the mail.
@@ -69,6 +131,79 @@ pub(crate) async fn refund_moved(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<()> {
-    let _ = (tx, order, refund, actor, now);
+    order.payment_state = payment_state(&store::paid(tx, order.id).await?);
+    let kind = match refund.status {
+        OperationStatus::Pending => "refund_requested",
+        OperationStatus::Succeeded => "refunded",
+        OperationStatus::Failed => "refund_failed",
+        OperationStatus::Reversed => "refund_reversed",
+        OperationStatus::Unknown => "refund_unknown",
+    };
+    let facts = json!({
+        "refund": refund.id, "amount": refund.amount.minor(), "currency": refund.amount.currency().code(),
+        "reason": refund.reason,
+    });
+    store::change(tx, order, actor, kind, &facts, now).await?;
+    if refund.status == OperationStatus::Succeeded {
+        let mail = Job::SendEmail(EmailJob::Refunded { refund: refund.id });
+        jobs::enqueue(tx, now, &[NewJob::at(now, mail)]).await?;
+    }
     Ok(())
+}
+
+/// `complete`: the payment has captured all that it will; `gained`: minor units since the last look.
+fn judge(state: OrderState, complete: bool, gained: i64) -> Money {
+    match state {
+        _ if gained <= 0 => Money::Wait,
+        OrderState::AwaitingPayment if complete => Money::Accept,
+        OrderState::AwaitingPayment => Money::Wait,
+        OrderState::Expired if complete => Money::AcceptIfStock,
+        OrderState::Expired => Money::SendBack("paid in part after it had expired"),
+        OrderState::Canceled => Money::SendBack("paid after it had been canceled"),
+        OrderState::Paid | OrderState::PartiallyFulfilled | OrderState::Fulfilled => {
+            Money::SendBack("the order had been paid already")
+        }
+    }
+}
+
+/// What the timeline calls a payment's new status, where it is worth an entry.
+fn kind_of(status: PaymentStatus) -> Option<&'static str> {
+    match status {
+        PaymentStatus::Created | PaymentStatus::ActionRequired => None,
+        PaymentStatus::Pending => Some("payment_pending"),
+        PaymentStatus::Authorized => Some("payment_authorized"),
+        PaymentStatus::PartiallyCaptured | PaymentStatus::Captured => Some("payment_captured"),
+        PaymentStatus::Canceled => Some("payment_canceled"),
+        PaymentStatus::Failed => Some("payment_failed"),
+    }
+}
+
+fn payment_state(paid: &store::Paid) -> PaymentState {
+    match paid {
+        p if p.captured > 0 && p.refunded >= p.captured => PaymentState::Refunded,
+        p if p.refunded > 0 => PaymentState::PartiallyRefunded,
+        p if p.captured > 0 => PaymentState::Paid,
+        p if p.authorized > 0 => PaymentState::Authorized,
+        p if p.open > 0 => PaymentState::Pending,
+        _ => PaymentState::Unpaid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_by_state_and_completeness() {
+        let sent_back = |m| matches!(m, Money::SendBack(_));
+        for state in OrderState::ALL {
+            assert_eq!(judge(state, true, 0), Money::Wait, "{state:?}: no new money");
+            let (all, part) = (judge(state, true, 5), judge(state, false, 5));
+            match state {
+                OrderState::AwaitingPayment => assert_eq!((all, part), (Money::Accept, Money::Wait)),
+                OrderState::Expired => assert!(all == Money::AcceptIfStock && sent_back(part)),
+                _ => assert!(sent_back(all) && sent_back(part), "{state:?}"),
+            }
+        }
+    }
 }

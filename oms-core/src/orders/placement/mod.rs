@@ -1,0 +1,204 @@
+//! Placing: set-based group commit.
+//!
+//! Callers put their orders into a bounded queue. A combiner takes one, then whatever else waits, and places the batch
+//! in one transaction; one order is a batch of one. There is no timer: alone when idle, larger under load. Each order
+//! is atomic, isolated and durable before its reply, as if it had a transaction of its own: the rows it takes stay
+//! locked until the commit, the update is guarded, and the table has a CHECK beneath.
+
+mod decide;
+mod write;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(super) use decide::Draft;
+
+use super::model::Order;
+use crate::db::{Commit, Db};
+use crate::error::{Error, Result};
+use crate::id::OrderId;
+use crate::idempotency::Claim;
+use crate::time::Clock;
+
+/// The most orders of one batch.
+const MAX_ORDERS: usize = 128;
+/// The most lines of one batch, unless its first order alone has more.
+const MAX_LINES: usize = 1_000;
+
+/// The way in.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    tickets: mpsc::Sender<Ticket>,
+}
+
+/// What became of an order.
+#[derive(Debug)]
+pub(super) enum Placed {
+    Fresh(Box<Order>),
+    /// The key had made this order before.
+    Replay(OrderId),
+}
+
+/// An order on its way through the queue.
+#[derive(Debug)]
+struct Ticket {
+    claim: Claim,
+    draft: Draft,
+    reply: oneshot::Sender<Result<Placed>>,
+}
+
+impl Queue {
+    /// Starts the combiners. They end when the queue is dropped or `stop` is canceled, after what waits is placed.
+    pub(crate) fn start(
+        db: &Db,
+        clock: &Arc<dyn Clock>,
+        expiry: Duration,
+        capacity: usize,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (tickets, waiting) = mpsc::channel(capacity);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..db.writers() {
+            let combiner = Combiner {
+                db: db.clone(),
+                clock: Arc::clone(clock),
+                expiry,
+                waiting: Arc::clone(&waiting),
+            };
+            tasks.spawn(combiner.run(stop.clone()));
+        }
+        Self { tickets }
+    }
+
+    /// Waits until the order is durable or refused. Full: [`Error::Overloaded`] at once. A caller that goes away does
+    /// not cancel its order: the retry finds the key.
+    pub(super) async fn place(&self, claim: Claim, draft: Draft) -> Result<Placed> {
+        let (reply, answer) = oneshot::channel();
+        self.tickets
+            .try_send(Ticket { claim, draft, reply })
+            .map_err(|_| Error::overloaded())?;
+        // No answer: the combiner is gone, and nobody knows how far it came.
+        answer.await.unwrap_or_else(|_| Err(Error::overloaded()))
+    }
+}
+
+/// Takes batches from the queue and places them, one at a time.
+struct Combiner {
+    db: Db,
+    clock: Arc<dyn Clock>,
+    expiry: Duration,
+    waiting: Arc<Mutex<mpsc::Receiver<Ticket>>>,
+}
+
+impl Combiner {
+    async fn run(self, stop: CancellationToken) {
+        // Orders whose key stood in the last batch already: by now they find what it made.
+        let mut carried = Vec::new();
+        loop {
+            let batch = self.next(carried, &stop).await;
+            if batch.is_empty() {
+                return;
+            }
+            let (batch, twins) = part_twins(batch);
+            tracing::trace!(orders = batch.len(), "placing a batch");
+            self.place(batch).await;
+            carried = twins;
+        }
+    }
+
+    /// One ticket, then whatever else waits, within the limits. Empty when the queue has ended.
+    async fn next(&self, mut batch: Vec<Ticket>, stop: &CancellationToken) -> Vec<Ticket> {
+        let mut waiting = self.waiting.lock().await;
+        if batch.is_empty() {
+            let first = tokio::select! {
+                biased;
+                first = waiting.recv() => first,
+                () = stop.cancelled() => {
+                    // Nobody new comes in; what waits is placed.
+                    waiting.close();
+                    waiting.recv().await
+                }
+            };
+            batch.extend(first);
+        }
+        let mut lines: usize = batch.iter().map(|t| t.draft.lines.len()).sum();
+        while batch.len() < MAX_ORDERS && lines < MAX_LINES {
+            let Ok(ticket) = waiting.try_recv() else { break };
+            lines += ticket.draft.lines.len();
+            batch.push(ticket);
+        }
+        batch
+    }
+
+    /// Places the batch and answers every ticket. A batch that fails is split in halves, so that one bad order cannot
+    /// fail its neighbours.
+    async fn place(&self, batch: Vec<Ticket>) {
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            match self.place_together(&part).await {
+                Ok(results) => {
+                    for (ticket, result) in part.into_iter().zip(results) {
+                        // The caller may have gone away; its order stands.
+                        drop(ticket.reply.send(result));
+                    }
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(%error, orders = part.len(), "a batch was not placed");
+                    for ticket in part {
+                        drop(ticket.reply.send(Err(Error::overloaded())));
+                    }
+                }
+                Err(error) if part.len() == 1 => {
+                    tracing::error!(%error, "an order was not placed");
+                    if let Some(ticket) = part.pop() {
+                        drop(ticket.reply.send(Err(error)));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, orders = part.len(), "a batch failed: trying its halves");
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                }
+            }
+        }
+    }
+
+    /// One transaction for all. The results stand in the order of the tickets.
+    async fn place_together(&self, batch: &[Ticket]) -> Result<Vec<Result<Placed>>> {
+        // Twice: a commit whose outcome was lost is looked up by simply running again, since the keys are unique.
+        // What was committed then answers as a replay.
+        for _ in 0..2 {
+            let now = self.clock.now();
+            let mut tx = self.db.write().await?;
+            let results = match write::batch(&mut tx, batch, now, now + self.expiry).await {
+                Ok(results) => results,
+                Err(error) => {
+                    // A connection that is broken needs no rollback and refuses one.
+                    drop(tx.rollback().await);
+                    return Err(error);
+                }
+            };
+            match tx.commit_or_unknown().await {
+                Commit::Done => return Ok(results),
+                Commit::Failed(error) => return Err(error),
+                Commit::Unknown => tracing::warn!(
+                    orders = batch.len(),
+                    "the outcome of a commit is unknown: looking"
+                ),
+            }
+        }
+        Err(Error::overloaded())
+    }
+}
+
+/// Keeps the first ticket of each key; the others wait for the next batch, where they find what it made.
+fn part_twins(batch: Vec<Ticket>) -> (Vec<Ticket>, Vec<Ticket>) {
+    let mut seen = HashSet::new();
+    batch.into_iter().partition(|ticket| seen.insert(ticket.claim.id))
+}
