@@ -1,1 +1,3 @@
+mod mock_gateway;
+
 fn main() {}
