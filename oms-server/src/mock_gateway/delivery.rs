@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A request whose client went away right at its commit rings no bell.
+const POLL: Duration = Duration::from_secs(5);
 /// With the pauses above, most of an hour.
 const MAX_ATTEMPTS: u32 = 60;
 const MAX_AT_ONCE: usize = 16;
@@ -81,7 +83,7 @@ async fn start_due(
     let next = store::next_due(&bank.db, now).await?;
     let until_next = next.map_or(i64::MAX, |at| at - now);
     let pause = Duration::from_millis(u64::try_from(until_next).unwrap_or(0));
-    Ok(pause.min(LONGEST_PAUSE))
+    Ok(pause.min(POLL))
 }
 
 /// One attempt, written down whatever comes of it.

@@ -12,8 +12,8 @@
 use super::faults::Fault;
 use serde::{Deserialize, Serialize};
 
-/// A thousand million of the major unit: no shop gets there, and no sum of two overflows.
-pub(super) const MAX_AMOUNT: i64 = 1_000_000_000_00;
+/// A thousand million of most major units: no shop gets there, and no sum of two overflows.
+pub(super) const MAX_AMOUNT: i64 = 100_000_000_000;
 
 /// Amounts are minor units of `currency`, totals are cumulative.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
