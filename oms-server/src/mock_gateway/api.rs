@@ -35,10 +35,7 @@ pub(super) async fn cancel(
     request: &Request,
     body: Body,
 ) -> Response {
-    change(bank.0, request, body, |asked| {
-        Operation::Cancel(reference, asked)
-    })
-    .await
+    change(bank.0, request, body, |asked| Operation::Cancel(reference, asked)).await
 }
 
 #[handler]
@@ -48,18 +45,11 @@ pub(super) async fn refund(
     request: &Request,
     body: Body,
 ) -> Response {
-    change(bank.0, request, body, |asked| {
-        Operation::Refund(reference, asked)
-    })
-    .await
+    change(bank.0, request, body, |asked| Operation::Refund(reference, asked)).await
 }
 
 #[handler]
-pub(super) async fn read(
-    bank: Data<&Bank>,
-    Path(reference): Path<String>,
-    request: &Request,
-) -> Response {
+pub(super) async fn read(bank: Data<&Bank>, Path(reference): Path<String>, request: &Request) -> Response {
     answer(bank.0, try_read(bank.0, request, Some(&reference)).await).await
 }
 
@@ -114,17 +104,12 @@ async fn read_change<'a, T: DeserializeOwned>(
         .into_bytes_limit(MAX_BODY)
         .await
         .map_err(|_| Problem::TooLarge)?;
-    let asked =
-        serde_json::from_slice(&bytes).map_err(|error| Problem::NotJson(error.to_string()))?;
+    let asked = serde_json::from_slice(&bytes).map_err(|error| Problem::NotJson(error.to_string()))?;
     Ok((key, asked))
 }
 
 /// By the bank's reference, or by the merchant's id in the query.
-async fn try_read(
-    bank: &Bank,
-    request: &Request,
-    reference: Option<&str>,
-) -> Result<Answer, Problem> {
+async fn try_read(bank: &Bank, request: &Request, reference: Option<&str>) -> Result<Answer, Problem> {
     authenticate(bank, request)?;
     let payment = match reference {
         Some(reference) => bank.payment(reference).await,
@@ -181,16 +166,8 @@ async fn answer(bank: &Bank, answered: Result<Answer, Problem>) -> Response {
 
 fn refuse(reason: Problem) -> Response {
     let (status, code, message) = match reason {
-        Problem::Unauthorized => (
-            401,
-            "unauthorized",
-            "the API key is missing or wrong".into(),
-        ),
-        Problem::NoKey => (
-            400,
-            "idempotency_key_required",
-            "send an Idempotency-Key".into(),
-        ),
+        Problem::Unauthorized => (401, "unauthorized", "the API key is missing or wrong".into()),
+        Problem::NoKey => (400, "idempotency_key_required", "send an Idempotency-Key".into()),
         Problem::TooLarge => (
             413,
             "too_large",

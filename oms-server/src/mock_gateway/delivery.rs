@@ -42,10 +42,7 @@ pub(super) async fn run(bank: &Arc<Inner>, stop: CancellationToken) {
         let pause = match start_due(bank, &mut sending, &mut busy).await {
             Ok(pause) => pause,
             Err(error) => {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "cannot read the bank's outbox"
-                );
+                tracing::error!(error = format!("{error:#}"), "cannot read the bank's outbox");
                 Duration::from_secs(1)
             }
         };
@@ -120,12 +117,7 @@ async fn attempt(bank: &Inner, delivery: &store::Delivery) -> Result<u16, String
         Some(Flaw::Tampered) | None => 0,
     };
     let timestamp = now_ms() / 1000 + shift;
-    let signature = sign(
-        &bank.webhook_key,
-        &delivery.message_id,
-        timestamp,
-        &delivery.body,
-    );
+    let signature = sign(&bank.webhook_key, &delivery.message_id, timestamp, &delivery.body);
     let body = match delivery.flaw {
         Some(Flaw::Tampered) => tamper(&delivery.body),
         _ => delivery.body.clone(),
@@ -146,9 +138,7 @@ async fn attempt(bank: &Inner, delivery: &store::Delivery) -> Result<u16, String
 
 /// Doubles with every attempt.
 fn retry_after(first: Duration, attempts: u32) -> u64 {
-    let pause = first
-        .saturating_mul(1 << attempts.min(16))
-        .min(LONGEST_PAUSE);
+    let pause = first.saturating_mul(1 << attempts.min(16)).min(LONGEST_PAUSE);
     u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -178,9 +168,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_limit() {
-        let pauses: Vec<u64> = (0..8)
-            .map(|n| retry_after(Duration::from_secs(1), n))
-            .collect();
+        let pauses: Vec<u64> = (0..8).map(|n| retry_after(Duration::from_secs(1), n)).collect();
         assert_eq!(pauses, [1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
         assert_eq!(retry_after(Duration::from_secs(1), 60), 60_000);
     }

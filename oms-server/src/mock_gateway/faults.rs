@@ -241,9 +241,7 @@ mod tests {
         payment.fault = Fault::of_amount(payment.amount);
         assert_eq!(payment.fault, Some(fault));
         let told = payment.approve("cp_1".into()).unwrap();
-        told.iter()
-            .map(|told| plan(told, "evt_1", 7, DELAYS))
-            .collect()
+        told.iter().map(|told| plan(told, "evt_1", 7, DELAYS)).collect()
     }
 
     fn shape(planned: &[Planned]) -> Vec<(i64, Option<Flaw>)> {
@@ -266,11 +264,7 @@ mod tests {
         let once = vec![(0, None)];
         for (fault, authorized, captured) in [
             (Fault::SlowAnswers, once.clone(), once.clone()),
-            (
-                Fault::DuplicateWebhooks,
-                vec![(0, None); 3],
-                vec![(0, None); 3],
-            ),
+            (Fault::DuplicateWebhooks, vec![(0, None); 3], vec![(0, None); 3]),
             (Fault::OutOfOrderWebhooks, vec![(3_000, None)], once),
             (Fault::NoWebhooks, vec![], vec![]),
             (Fault::TimeoutAfterCharge, vec![], vec![]),
@@ -286,10 +280,7 @@ mod tests {
         ] {
             for plan in planned(fault) {
                 assert_eq!(shape(&plan), [(0, Some(flaw)), (1_000, None)]);
-                assert_eq!(
-                    plan[0].body, plan[1].body,
-                    "the flaw is added when it is sent"
-                );
+                assert_eq!(plan[0].body, plan[1].body, "the flaw is added when it is sent");
             }
         }
     }

@@ -125,9 +125,7 @@ impl Bank {
             .strip_prefix("whsec_")
             .and_then(|encoded| BASE64.decode(encoded).ok())
             .filter(|key| key.len() >= 16)
-            .context(
-                "the bank's webhook secret must be whsec_ and the base64 of at least 16 bytes",
-            )?;
+            .context("the bank's webhook secret must be whsec_ and the base64 of at least 16 bytes")?;
         Ok(Self(Arc::new(Inner {
             db: store::open(&config.database).await?,
             public_url,

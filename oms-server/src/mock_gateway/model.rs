@@ -95,7 +95,7 @@ pub(super) enum EventKind {
 }
 
 /// Why a transition did not take place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The payment is in a state that has no such transition.
     InvalidState(Status),
@@ -158,19 +158,11 @@ impl Payment {
     }
 
     /// Takes a part or all of what was authorized; a final capture releases the rest.
-    pub(super) fn capture(
-        &mut self,
-        id: String,
-        amount: i64,
-        last: bool,
-    ) -> Result<Vec<Told>, Refusal> {
+    pub(super) fn capture(&mut self, id: String, amount: i64, last: bool) -> Result<Vec<Told>, Refusal> {
         self.require(&[Status::Authorized, Status::PartiallyCaptured])?;
         let left = self.capturable();
         if amount > left {
-            return Err(Refusal::TooMuch {
-                asked: amount,
-                left,
-            });
+            return Err(Refusal::TooMuch { asked: amount, left });
         }
         self.captured += amount;
         self.captures.push(Capture { id, amount });
@@ -371,10 +363,7 @@ mod tests {
         let told = payment.approve("cp_1".into()).unwrap();
         let kinds: Vec<_> = told.iter().map(|told| told.kind).collect();
         assert_eq!(kinds, [EventKind::Authorized, EventKind::Captured]);
-        assert_eq!(
-            told[0].payment.captured, 0,
-            "each event shows its own moment"
-        );
+        assert_eq!(told[0].payment.captured, 0, "each event shows its own moment");
         assert_eq!((payment.captured, payment.capturable()), (1000, 0));
     }
 
@@ -397,13 +386,8 @@ mod tests {
         );
         payment.refund(refund(400, RefundStatus::Failed)).unwrap();
         assert_eq!(payment.refunded, 0, "a failed refund gives nothing back");
-        payment
-            .refund(refund(400, RefundStatus::Succeeded))
-            .unwrap();
-        assert_eq!(
-            payment.refund(refund(1, RefundStatus::Succeeded)),
-            too_much(1, 0)
-        );
+        payment.refund(refund(400, RefundStatus::Succeeded)).unwrap();
+        assert_eq!(payment.refund(refund(1, RefundStatus::Succeeded)), too_much(1, 0));
         assert_eq!(payment.refunds.len(), 2);
     }
 }

@@ -169,9 +169,7 @@ impl Bank {
 
     pub(super) async fn payment(&self, id: &str) -> Result<Payment, Refused> {
         let mut conn = self.0.db.acquire().await?;
-        store::payment(&mut conn, id)
-            .await?
-            .ok_or(Refused::NotFound)
+        store::payment(&mut conn, id).await?.ok_or(Refused::NotFound)
     }
 
     pub(super) async fn payment_of_merchant(&self, id: &str) -> Result<Payment, Refused> {
@@ -223,12 +221,7 @@ impl Bank {
         })
     }
 
-    async fn capture(
-        &self,
-        tx: &mut Tx,
-        id: &str,
-        request: &CaptureRequest,
-    ) -> Result<Answer, Refused> {
+    async fn capture(&self, tx: &mut Tx, id: &str, request: &CaptureRequest) -> Result<Answer, Refused> {
         let mut payment = load(tx, id).await?;
         check_money(request.amount, &request.currency, &payment)?;
         let told = payment
@@ -242,12 +235,7 @@ impl Bank {
         })
     }
 
-    async fn cancel(
-        &self,
-        tx: &mut Tx,
-        id: &str,
-        request: &CancelRequest,
-    ) -> Result<Answer, Refused> {
+    async fn cancel(&self, tx: &mut Tx, id: &str, request: &CancelRequest) -> Result<Answer, Refused> {
         check_length("reason", request.reason.as_deref(), 500)?;
         let mut payment = load(tx, id).await?;
         let told = payment.cancel().map_err(refused)?;
@@ -259,12 +247,7 @@ impl Bank {
         })
     }
 
-    async fn refund(
-        &self,
-        tx: &mut Tx,
-        id: &str,
-        request: RefundRequest,
-    ) -> Result<Answer, Refused> {
+    async fn refund(&self, tx: &mut Tx, id: &str, request: RefundRequest) -> Result<Answer, Refused> {
         check_id("merchant_refund_id", &request.merchant_refund_id)?;
         check_length("reason", request.reason.as_deref(), 500)?;
         let mut payment = load(tx, id).await?;
@@ -361,9 +344,7 @@ impl StartRequest {
         check_amount(self.amount)?;
         let upper = self.currency.bytes().all(|byte| byte.is_ascii_uppercase());
         if self.currency.len() != 3 || !upper {
-            return Err(Refused::Invalid(
-                "currency is not three capital letters".into(),
-            ));
+            return Err(Refused::Invalid("currency is not three capital letters".into()));
         }
         if self.exponent > 4 {
             return Err(Refused::Invalid("exponent is more than 4".into()));
@@ -423,9 +404,7 @@ fn check_amount(amount: i64) -> Result<(), Refused> {
     if (1..=MAX_AMOUNT).contains(&amount) {
         Ok(())
     } else {
-        Err(Refused::Invalid(format!(
-            "amount is not in 1..={MAX_AMOUNT}"
-        )))
+        Err(Refused::Invalid(format!("amount is not in 1..={MAX_AMOUNT}")))
     }
 }
 

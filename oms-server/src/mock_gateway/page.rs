@@ -31,11 +31,7 @@ impl Template {
 }
 
 #[handler]
-pub(super) async fn show(
-    bank: Data<&Bank>,
-    Path(reference): Path<String>,
-    request: &Request,
-) -> Response {
+pub(super) async fn show(bank: Data<&Bank>, Path(reference): Path<String>, request: &Request) -> Response {
     let query = fields(request.uri().query().unwrap_or_default().as_bytes());
     match bank.payment(&reference).await {
         Ok(payment) => page(&bank, StatusCode::OK, &payment, &query),
@@ -45,24 +41,12 @@ pub(super) async fn show(
 
 /// What the buttons do. Pressing one twice, or another one later, changes nothing.
 #[handler]
-pub(super) async fn decide(
-    bank: Data<&Bank>,
-    Path(reference): Path<String>,
-    body: Body,
-) -> Response {
+pub(super) async fn decide(bank: Data<&Bank>, Path(reference): Path<String>, body: Body) -> Response {
     let Ok(bytes) = body.into_bytes_limit(MAX_FORM).await else {
-        return message(
-            &bank,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "This form is too large.",
-        );
+        return message(&bank, StatusCode::PAYLOAD_TOO_LARGE, "This form is too large.");
     };
     let form = fields(&bytes);
-    let text = |name: &str| {
-        form.get(name)
-            .map(String::as_str)
-            .filter(|text| !text.is_empty())
-    };
+    let text = |name: &str| form.get(name).map(String::as_str).filter(|text| !text.is_empty());
     let switch = match text("fault") {
         None => None,
         Some(name) => match Fault::of_name(name).filter(|fault| fault.fits_page()) {
@@ -76,9 +60,7 @@ pub(super) async fn decide(
         (Some("approve"), None) => Decision::Approve {
             three_d_secure: false,
         },
-        (Some("approve"), Some(CHALLENGE_CODE)) => Decision::Approve {
-            three_d_secure: true,
-        },
+        (Some("approve"), Some(CHALLENGE_CODE)) => Decision::Approve { three_d_secure: true },
         (Some("approve"), Some(_)) => Decision::Decline {
             code: "authentication_failed",
         },
@@ -104,8 +86,7 @@ fn challenge(bank: &Bank, reference: &str, switch: Option<Fault>) -> Response {
     let base = &bank.0.public_url;
     let fault = switch.map_or(String::new(), |fault| format!("&fault={}", fault.name()));
     // The reference comes from the path, so it is encoded like one.
-    let mut reference: String =
-        url::form_urlencoded::byte_serialize(reference.as_bytes()).collect();
+    let mut reference: String = url::form_urlencoded::byte_serialize(reference.as_bytes()).collect();
     reference.truncate(200);
     redirect(&format!("{base}/pay/{reference}?step=challenge{fault}"))
 }
@@ -128,16 +109,9 @@ fn return_url(payment: &Payment) -> Option<String> {
     Some(url.into())
 }
 
-fn page(
-    bank: &Bank,
-    status: StatusCode,
-    payment: &Payment,
-    query: &HashMap<String, String>,
-) -> Response {
+fn page(bank: &Bank, status: StatusCode, payment: &Payment, query: &HashMap<String, String>) -> Response {
     let step = match payment.status {
-        Status::ActionRequired if query.get("step").is_some_and(|step| step == "challenge") => {
-            "challenge"
-        }
+        Status::ActionRequired if query.get("step").is_some_and(|step| step == "challenge") => "challenge",
         Status::ActionRequired => "pay",
         _ => "result",
     };
@@ -182,11 +156,7 @@ fn no_page(bank: &Bank, refused: Refused) -> Response {
 }
 
 fn message(bank: &Bank, status: StatusCode, text: &str) -> Response {
-    html(
-        bank,
-        status,
-        context! { step => "message", message => text },
-    )
+    html(bank, status, context! { step => "message", message => text })
 }
 
 fn html(bank: &Bank, status: StatusCode, values: minijinja::Value) -> Response {
@@ -197,10 +167,7 @@ fn html(bank: &Bank, status: StatusCode, values: minijinja::Value) -> Response {
                 error = format!("{error:#}"),
                 "the fake bank's page cannot be shown"
             );
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "The bank failed.".to_owned(),
-            )
+            (StatusCode::INTERNAL_SERVER_ERROR, "The bank failed.".to_owned())
         }
     };
     Response::builder()

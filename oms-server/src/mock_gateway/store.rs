@@ -83,10 +83,7 @@ pub(super) async fn update_payment(tx: &mut Tx, payment: &Payment) -> anyhow::Re
     Ok(())
 }
 
-pub(super) async fn payment(
-    conn: &mut SqliteConnection,
-    id: &str,
-) -> anyhow::Result<Option<Payment>> {
+pub(super) async fn payment(conn: &mut SqliteConnection, id: &str) -> anyhow::Result<Option<Payment>> {
     let document: Option<String> = sqlx::query_scalar("SELECT document FROM payment WHERE id = $1")
         .bind(id)
         .fetch_optional(conn)

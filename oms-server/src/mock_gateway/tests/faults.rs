@@ -37,11 +37,7 @@ async fn timeout_after_charge_is_found_by_asking_or_by_the_same_key() {
         (&json!("captured"), &json!(99_902))
     );
     let (status, again) = town.change("", "start-1", &request).await;
-    assert_eq!(
-        (status, &again),
-        (201, &found),
-        "charged once, answered at once"
-    );
+    assert_eq!((status, &again), (201, &found), "charged once, answered at once");
     town.told_in_all(0).await;
 }
 
@@ -53,10 +49,7 @@ async fn duplicates_carry_the_same_id() {
     for kind in ["payment.authorized", "payment.captured"] {
         let same: Vec<&Told> = told.iter().filter(|told| told.kind() == kind).collect();
         assert_eq!(same.len(), 3);
-        assert!(
-            same.iter()
-                .all(|told| told.genuine && told.id == same[0].id)
-        );
+        assert!(same.iter().all(|told| told.genuine && told.id == same[0].id));
     }
 }
 
@@ -87,10 +80,7 @@ async fn flawed_deliveries_are_followed_by_good_ones() {
         assert!((told[0].age - age).abs() < 5, "{fault:?} {}", told[0].age);
         // The second 400 hit the good one, which therefore came twice.
         for good in &told[1..] {
-            assert!(
-                good.genuine && good.age < 5 && good.id == told[0].id,
-                "{fault:?}"
-            );
+            assert!(good.genuine && good.age < 5 && good.id == told[0].id, "{fault:?}");
         }
         let as_sent = |told: &Told| told.body["data"]["payment"]["amount"].clone();
         assert_eq!(as_sent(&told[0]) == as_sent(&told[1]), genuine, "{fault:?}");

@@ -195,10 +195,7 @@ where
     E: Endpoint + 'static,
     F: Future<Output = E>,
 {
-    let acceptor = TcpListener::bind("127.0.0.1:0")
-        .into_acceptor()
-        .await
-        .unwrap();
+    let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
     let address = acceptor.local_addr()[0].as_socket_addr().copied().unwrap();
     let address = format!("http://{address}");
     let endpoint = make(address.clone()).await;

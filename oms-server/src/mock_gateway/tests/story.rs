@@ -42,17 +42,10 @@ async fn a_payment_from_the_page_to_a_refund() {
         kinds,
         ["payment.authorized", "payment.captured", "refund.succeeded"]
     );
-    assert!(
-        told.iter()
-            .all(|told| told.genuine && (0..5).contains(&told.age))
-    );
-    assert_eq!(
-        told[2].body["data"]["refund"]["merchant_refund_id"],
-        "ref_1"
-    );
+    assert!(told.iter().all(|told| told.genuine && (0..5).contains(&told.age)));
+    assert_eq!(told[2].body["data"]["refund"]["merchant_refund_id"], "ref_1");
     let totals = |told: &super::Told| {
-        ["authorized", "captured", "refunded"]
-            .map(|name| told.body["data"]["payment"][name].clone())
+        ["authorized", "captured", "refunded"].map(|name| told.body["data"]["payment"][name].clone())
     };
     assert_eq!(totals(&told[0]), [1299, 0, 0]);
     assert_eq!(totals(&told[1]), [1299, 1299, 0]);
@@ -71,10 +64,7 @@ async fn the_same_key_does_it_once() {
     let mut answers = futures_util::future::join_all(starts).await;
     let first = answers.remove(0);
     assert_eq!(first.0, 201);
-    assert!(
-        answers.iter().all(|answer| *answer == first),
-        "{answers:#?}"
-    );
+    assert!(answers.iter().all(|answer| *answer == first), "{answers:#?}");
 
     let code = |answer: (u16, Value)| (answer.0, answer.1["error"]["code"].clone());
     let other = town.change("", "start-1", &town.request(1300)).await;
@@ -107,20 +97,14 @@ async fn manual_captures_and_cancellation() {
     assert_eq!(capture("early", 1, false).await.0, 409);
     town.decide(&payment, &[("decision", "approve")]).await;
     let (status, partly) = capture("c1", 400, false).await;
-    assert_eq!(
-        (status, &partly["status"]),
-        (200, &json!("partially_captured"))
-    );
+    assert_eq!((status, &partly["status"]), (200, &json!("partially_captured")));
     assert_eq!(capture("c2", 601, false).await.0, 422);
     let (_, all) = capture("c3", 100, false).await;
     assert_eq!(all["captures"].as_array().unwrap().len(), 2);
     let reason = json!({"reason": "sold out"});
     let (status, rest) = town.change(&format!("/{id}/cancel"), "v1", &reason).await;
     assert_eq!((status, &rest["status"]), (200, &json!("captured")));
-    assert_eq!(
-        (&rest["captured"], &rest["canceled"]),
-        (&json!(500), &json!(500))
-    );
+    assert_eq!((&rest["captured"], &rest["canceled"]), (&json!(500), &json!(500)));
     let (status, refused) = town.change(&format!("/{id}/cancel"), "v2", &reason).await;
     assert_eq!(
         (status, &refused["error"]["code"]),
@@ -147,11 +131,7 @@ async fn off_session_charges_without_a_page() {
 #[tokio::test]
 async fn a_merchant_that_is_down_is_told_again() {
     let town = Town::new().await;
-    town.merchant
-        .answers
-        .lock()
-        .unwrap()
-        .extend([500, 404, 302]);
+    town.merchant.answers.lock().unwrap().extend([500, 404, 302]);
     let payment = town.start(1299).await;
     town.decide(&payment, &[("decision", "decline")]).await;
     let told = town.told_in_all(4).await;
@@ -189,11 +169,10 @@ async fn nothing_is_lost_over_a_restart() {
     assert_eq!((status, &replayed["id"]), (201, &payment["id"]));
     // The first merchant is gone with its town, so the second attempt of each webhook fails, and
     // both are still in the outbox.
-    let waiting: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM delivery WHERE next_at_ms IS NOT NULL")
-            .fetch_one(&again.bank.0.db)
-            .await
-            .unwrap();
+    let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM delivery WHERE next_at_ms IS NOT NULL")
+        .fetch_one(&again.bank.0.db)
+        .await
+        .unwrap();
     assert_eq!(waiting, 2);
     sqlx::query("UPDATE delivery SET url = $1, next_at_ms = 0 WHERE next_at_ms IS NOT NULL")
         .bind(&again.hook)
@@ -229,15 +208,7 @@ async fn the_challenge_wants_the_right_code() {
         let response = town.decide(&payment, &first).await;
         assert_eq!(response.status(), 303);
         let next = response.headers()["location"].to_str().unwrap();
-        let page = town
-            .client
-            .get(next)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let page = town.client.get(next).send().await.unwrap().text().await.unwrap();
         assert!(
             page.contains("name=\"code\"") && page.contains("duplicate_webhooks"),
             "{page}"
@@ -308,10 +279,7 @@ async fn bad_requests_are_refused_and_change_nothing() {
     ] {
         assert_eq!(answer(request).await.0, 401);
     }
-    assert_eq!(
-        answer(town.client.get(&url).bearer_auth(API_KEY)).await.0,
-        422
-    );
+    assert_eq!(answer(town.client.get(&url).bearer_auth(API_KEY)).await.0, 422);
     for path in ["/bp_0", "?merchant_payment_id=pay_1"] {
         let get = town.client.get(format!("{url}{path}")).bearer_auth(API_KEY);
         assert_eq!(answer(get).await.0, 404, "{path}");
