@@ -39,6 +39,7 @@ mod faults;
 mod model;
 mod operations;
 mod page;
+mod requests;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -119,7 +120,7 @@ impl Bank {
             "the bank's API key is shorter than 16 characters"
         );
         let public_url = config.public_url.trim_end_matches('/').to_owned();
-        operations::check_url("the bank's public URL", &public_url).map_err(anyhow::Error::msg)?;
+        requests::check_url("the bank's public URL", &public_url).map_err(anyhow::Error::msg)?;
         let webhook_key = config
             .webhook_secret
             .strip_prefix("whsec_")

@@ -2,10 +2,11 @@
 //! answer for the idempotency key and the webhooks to be sent are committed together.
 
 use super::faults::{self, Fault};
-use super::model::{CaptureMode, MAX_AMOUNT, Payment, Refund, RefundStatus, Refusal, Status, Told};
+use super::model::{Payment, Refund, RefundStatus, Refusal, Status, Told};
+use super::requests::{CancelRequest, CaptureRequest, RefundRequest, StartRequest, check_money};
 use super::store::{self, Stored, Tx};
 use super::{Bank, new_id, now_ms};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 /// A change that the merchant asks for.
@@ -15,47 +16,6 @@ pub(super) enum Operation {
     Capture(String, CaptureRequest),
     Cancel(String, CancelRequest),
     Refund(String, RefundRequest),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct StartRequest {
-    merchant_payment_id: String,
-    order_number: String,
-    amount: i64,
-    currency: String,
-    exponent: u8,
-    capture: CaptureMode,
-    description: Option<String>,
-    return_url: Option<String>,
-    cancel_url: Option<String>,
-    webhook_url: Option<String>,
-    /// Charge at once, without a page: the customer is not there.
-    #[serde(default)]
-    off_session: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CaptureRequest {
-    amount: i64,
-    currency: String,
-    r#final: bool,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CancelRequest {
-    reason: Option<String>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RefundRequest {
-    merchant_refund_id: String,
-    amount: i64,
-    currency: String,
-    reason: Option<String>,
 }
 
 /// What the customer does on the page.
@@ -236,7 +196,7 @@ impl Bank {
     }
 
     async fn cancel(&self, tx: &mut Tx, id: &str, request: &CancelRequest) -> Result<Answer, Refused> {
-        check_length("reason", request.reason.as_deref(), 500)?;
+        request.check()?;
         let mut payment = load(tx, id).await?;
         let told = payment.cancel().map_err(refused)?;
         save(self, tx, &payment, &told).await?;
@@ -248,8 +208,7 @@ impl Bank {
     }
 
     async fn refund(&self, tx: &mut Tx, id: &str, request: RefundRequest) -> Result<Answer, Refused> {
-        check_id("merchant_refund_id", &request.merchant_refund_id)?;
-        check_length("reason", request.reason.as_deref(), 500)?;
+        request.check()?;
         let mut payment = load(tx, id).await?;
         check_money(request.amount, &request.currency, &payment)?;
         let same = |refund: &Refund| refund.merchant_refund_id == request.merchant_refund_id;
@@ -334,106 +293,4 @@ async fn save(bank: &Bank, tx: &mut Tx, payment: &Payment, told: &[Told]) -> any
 fn fingerprint(operation: &Operation) -> anyhow::Result<String> {
     let digest = Sha256::digest(serde_json::to_vec(operation)?);
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-impl StartRequest {
-    fn check(&self) -> Result<(), Refused> {
-        check_id("merchant_payment_id", &self.merchant_payment_id)?;
-        check_length("order_number", Some(&self.order_number), 64)?;
-        check_length("description", self.description.as_deref(), 500)?;
-        check_amount(self.amount)?;
-        let upper = self.currency.bytes().all(|byte| byte.is_ascii_uppercase());
-        if self.currency.len() != 3 || !upper {
-            return Err(Refused::Invalid("currency is not three capital letters".into()));
-        }
-        if self.exponent > 4 {
-            return Err(Refused::Invalid("exponent is more than 4".into()));
-        }
-        for (name, url) in [
-            ("return_url", &self.return_url),
-            ("cancel_url", &self.cancel_url),
-            ("webhook_url", &self.webhook_url),
-        ] {
-            if let Some(url) = url {
-                check_url(name, url).map_err(Refused::Invalid)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn into_payment(self) -> Payment {
-        Payment {
-            id: new_id("bp"),
-            merchant_payment_id: self.merchant_payment_id,
-            order_number: self.order_number,
-            amount: self.amount,
-            currency: self.currency,
-            exponent: self.exponent,
-            capture: self.capture,
-            description: self.description,
-            return_url: self.return_url,
-            cancel_url: self.cancel_url,
-            webhook_url: self.webhook_url,
-            status: Status::ActionRequired,
-            authorized: 0,
-            captured: 0,
-            refunded: 0,
-            canceled: 0,
-            decline_code: None,
-            three_d_secure: false,
-            fault: Fault::of_amount(self.amount),
-            captures: Vec::new(),
-            refunds: Vec::new(),
-            created_at_ms: now_ms(),
-        }
-    }
-}
-
-fn check_money(amount: i64, currency: &str, payment: &Payment) -> Result<(), Refused> {
-    check_amount(amount)?;
-    if currency != payment.currency {
-        return Err(Refused::Invalid(format!(
-            "the payment is in {}, not in {currency}",
-            payment.currency
-        )));
-    }
-    Ok(())
-}
-
-fn check_amount(amount: i64) -> Result<(), Refused> {
-    if (1..=MAX_AMOUNT).contains(&amount) {
-        Ok(())
-    } else {
-        Err(Refused::Invalid(format!("amount is not in 1..={MAX_AMOUNT}")))
-    }
-}
-
-fn check_id(name: &str, id: &str) -> Result<(), Refused> {
-    if (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(())
-    } else {
-        Err(Refused::Invalid(format!(
-            "{name} is not 1 to 64 visible ASCII characters"
-        )))
-    }
-}
-
-fn check_length(name: &str, text: Option<&str>, longest: usize) -> Result<(), Refused> {
-    if text.is_some_and(|text| text.chars().count() > longest) {
-        return Err(Refused::Invalid(format!(
-            "{name} is longer than {longest} characters"
-        )));
-    }
-    Ok(())
-}
-
-/// Browsers and our own client follow these: nothing but http and https.
-pub(super) fn check_url(name: &str, text: &str) -> Result<(), String> {
-    let web = |url: &url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-    match url::Url::parse(text) {
-        Ok(url) if text.len() <= 2048 && web(&url) => Ok(()),
-        _ => Err(format!(
-            "{name} is not an http or https URL of at most 2048 characters"
-        )),
-    }
 }

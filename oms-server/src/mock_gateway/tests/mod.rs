@@ -103,7 +103,7 @@ impl Town {
             merchant,
             client: reqwest::Client::builder()
                 .redirect(reqwest::redirect::Policy::none())
-                .timeout(Duration::from_secs(2))
+                .timeout(Duration::from_secs(20))
                 .build()
                 .unwrap(),
             bank,
