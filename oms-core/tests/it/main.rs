@@ -11,4 +11,6 @@
 
 mod support;
 
+mod catalog;
+mod inventory;
 mod schema;

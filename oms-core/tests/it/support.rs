@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use oms_core::testing::{CapturedMails, ManualClock};
-use oms_core::{Oms, OmsBuilder, Timestamp};
+use oms_core::{
+    Actor, BusinessId, MovementId, Oms, OmsBuilder, ProductId, Roles, Timestamp, UserId, VariantId,
+};
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// A shop to test with.
@@ -16,6 +19,134 @@ pub struct TestOms {
 
 /// 2026-01-01, so that no test depends on the day it runs.
 pub const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+
+/// Runs one query on a connection of its own, past the library: `raw!(t, |conn| { sqlx::query("..").execute(conn).await })`.
+/// The text is one for both databases, as in the library, and both arms must have one type.
+macro_rules! raw {
+    ($t:expr, |$conn:ident| $body:expr) => {
+        if $t.url.starts_with("sqlite:") {
+            let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect(&$t.url)
+                .await
+                .unwrap();
+            let $conn = &mut connection;
+            $body
+        } else {
+            let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&$t.url)
+                .await
+                .unwrap();
+            let $conn = &mut connection;
+            $body
+        }
+    };
+}
+#[allow(unused_imports, reason = "not every story looks behind the library")]
+pub(crate) use raw;
+
+impl TestOms {
+    /// A verified customer, `<name>@example.com`, who cannot log in.
+    pub async fn user(&self, name: &str) -> Actor {
+        let id = UserId::new(self.oms.now());
+        raw!(self, |conn| {
+            sqlx::query(
+                "INSERT INTO oms_user (id, username, username_key, email, email_key, password_hash,
+                     email_verified_at, created_at, updated_at)
+                 VALUES ($1, $2, $2, $3, $3, 'none', $4, $4, $4)",
+            )
+            .bind(id)
+            .bind(name.to_lowercase())
+            .bind(format!("{}@example.com", name.to_lowercase()))
+            .bind(self.oms.now())
+            .execute(conn)
+            .await
+            .map(drop)
+        })
+        .unwrap();
+        Actor::User {
+            id,
+            roles: Roles::NONE,
+            verified: true,
+        }
+    }
+
+    /// An operator, as an actor only: no row stands behind it.
+    pub fn operator(&self) -> Actor {
+        Actor::User {
+            id: UserId::new(self.oms.now()),
+            roles: Roles {
+                operator: true,
+                admin: false,
+            },
+            verified: true,
+        }
+    }
+
+    /// A new seller whose one product has one variant at this price in EUR, with so many units in stock.
+    pub async fn seller_with(&self, sku: &str, price_minor: i64, on_hand: i64) -> (Actor, ProductId) {
+        let seller = self.user(&format!("seller-of-{sku}")).await;
+        let now = self.oms.now();
+        let (business, product) = (BusinessId::new(now), ProductId::new(now));
+        let variant = VariantId::new(now);
+        raw!(self, |conn| {
+            sqlx::query(
+                "INSERT INTO oms_business (id, owner_id, name, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $4)",
+            )
+            .bind(business)
+            .bind(seller.user_id().unwrap())
+            .bind(format!("Shop of {sku}"))
+            .bind(now)
+            .execute(&mut *conn)
+            .await
+            .unwrap();
+            sqlx::query(
+                "INSERT INTO oms_product (id, business_id, name, name_key, search_text, images, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $4, $5, $6, $6)",
+            )
+            .bind(product)
+            .bind(business)
+            .bind(format!("Product {sku}"))
+            .bind(format!("product {}", sku.to_lowercase()))
+            .bind(Json(Vec::<String>::new()))
+            .bind(now)
+            .execute(&mut *conn)
+            .await
+            .unwrap();
+            sqlx::query(
+                "INSERT INTO oms_variant (id, product_id, business_id, sku, price, currency, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, 'EUR', $6, $6)",
+            )
+            .bind(variant)
+            .bind(product)
+            .bind(business)
+            .bind(sku)
+            .bind(price_minor)
+            .bind(now)
+            .execute(&mut *conn)
+            .await
+            .unwrap();
+            sqlx::query("INSERT INTO oms_stock (variant_id, on_hand, allocated) VALUES ($1, $2, 0)")
+                .bind(variant)
+                .bind(on_hand)
+                .execute(&mut *conn)
+                .await
+                .unwrap();
+            sqlx::query(
+                "INSERT INTO oms_stock_movement
+                     (variant_id, id, delta_on_hand, delta_allocated, cause, actor, reason, created_at)
+                 VALUES ($1, $2, $3, 0, 'receive', $4, 'first stock', $5)",
+            )
+            .bind(variant)
+            .bind(MovementId::new(now))
+            .bind(on_hand)
+            .bind(seller.to_string())
+            .bind(now)
+            .execute(&mut *conn)
+            .await
+            .unwrap();
+        });
+        (seller, product)
+    }
+}
 
 /// Plays the story on both databases.
 pub async fn each_db(story: impl AsyncFn(TestOms)) {

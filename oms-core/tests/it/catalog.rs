@@ -1,0 +1,1 @@
+//! Businesses, products, variants and media.
