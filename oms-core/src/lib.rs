@@ -27,6 +27,7 @@ mod money;
 mod page;
 mod text;
 mod time;
+mod verify;
 
 pub use actor::{Actor, Roles};
 pub use error::{Error, ErrorKind, Result, Shortage, Violation};

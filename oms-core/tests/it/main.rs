@@ -13,4 +13,5 @@ mod support;
 
 mod catalog;
 mod inventory;
+mod orders;
 mod schema;

@@ -146,6 +146,28 @@ impl TestOms {
         });
         (seller, product)
     }
+
+    /// On hand and allocated, as they stand in the table.
+    pub async fn stock(&self, sku: &str) -> (i64, i64) {
+        raw!(self, |conn| {
+            sqlx::query_as(
+                "SELECT s.on_hand, s.allocated FROM oms_stock s JOIN oms_variant v ON v.id = s.variant_id
+                 WHERE v.sku = $1",
+            )
+            .bind(sku)
+            .fetch_one(conn)
+            .await
+        })
+        .unwrap()
+    }
+
+    /// Everything that must hold over the whole database holds.
+    pub async fn verify(&self) {
+        assert_eq!(
+            self.oms.verify(&Actor::System).await.unwrap(),
+            Vec::<String>::new()
+        );
+    }
 }
 
 /// Plays the story on both databases.

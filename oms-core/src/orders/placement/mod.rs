@@ -114,7 +114,15 @@ impl Combiner {
 
     /// One ticket, then whatever else waits, within the limits. Empty when the queue has ended.
     async fn next(&self, mut batch: Vec<Ticket>, stop: &CancellationToken) -> Vec<Ticket> {
-        let mut waiting = self.waiting.lock().await;
+        let mut waiting = if batch.is_empty() {
+            self.waiting.lock().await
+        } else {
+            // Another combiner may hold the queue while it waits for a first ticket: ours are here already.
+            let Ok(waiting) = self.waiting.try_lock() else {
+                return batch;
+            };
+            waiting
+        };
         if batch.is_empty() {
             let first = tokio::select! {
                 biased;
