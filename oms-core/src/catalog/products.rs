@@ -116,7 +116,7 @@ impl Catalog<'_> {
         Ok(product)
     }
 
-    /// Changes the name or the price of a variant. `expected_version` is the product's.
+    /// Changes the name or the price of a variant; its SKU stays. `expected_version` is the product's.
     pub async fn update_variant(
         &self,
         actor: &Actor,

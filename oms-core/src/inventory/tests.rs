@@ -86,7 +86,7 @@ async fn verify_finds_each_difference() {
         let a = shop.a;
         shop.allocate(order, &[(a, 3)]).await.unwrap();
         let orphan = format!("{a} (A): allocated is 3, open orders have 0");
-        assert_eq!(shop.verify().await, [orphan.clone()]);
+        assert_eq!(shop.verify().await, [orphan]);
 
         shop.insert_order(order, 3).await;
         assert_eq!(shop.verify().await, [""; 0]);

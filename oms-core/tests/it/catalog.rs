@@ -322,7 +322,7 @@ async fn one_sku_is_sold_once() {
             let anna = &anna;
             async move { catalog.create_product(anna, new).await }
         });
-        let (made, refused): (Vec<_>, Vec<_>) = join_all(tries).await.into_iter().partition(|r| r.is_ok());
+        let (made, refused): (Vec<_>, Vec<_>) = join_all(tries).await.into_iter().partition(Result::is_ok);
         assert_eq!(made.len(), 1);
         assert!(
             refused.iter().all(|r| matches!(r, Err(Error::Duplicate("SKU")))),
@@ -381,7 +381,7 @@ async fn of_changes_to_one_version_one_wins() {
                 }
             }
         });
-        let (done, refused): (Vec<_>, Vec<_>) = join_all(changes).await.into_iter().partition(|r| r.is_ok());
+        let (done, refused): (Vec<_>, Vec<_>) = join_all(changes).await.into_iter().partition(Result::is_ok);
         assert_eq!(done.len(), 1);
         let stale = |r: &Result<Product>| {
             matches!(
@@ -441,10 +441,13 @@ async fn walk(t: &TestOms, filter: ProductFilter) -> Vec<String> {
     }
 }
 
+/// Minor units and currency of each variant.
+type Prices = &'static [(i64, &'static str)];
+
 /// Five products: name, category, and variants with price and currency; each a second after the one before.
 async fn shelf(t: &TestOms) -> (Actor, BusinessId) {
     let (anna, id) = seller(t).await;
-    let products: [(&str, &str, &[(i64, &str)]); 5] = [
+    let products: [(&str, &str, Prices); 5] = [
         ("Öl Lamp", "Light", &[(900, "EUR"), (100, "NOK")]),
         ("mug", "Kitchen", &[(500, "EUR")]),
         ("Mug", "Kitchen", &[(700, "EUR"), (300, "EUR")]),
@@ -665,7 +668,7 @@ async fn media_are_noted_once_and_shown() {
         let mug = catalog.create_product(&anna, new).await.unwrap();
         assert_eq!(catalog.product(&anna, mug.id).await.unwrap().images, ["3f2a.png"]);
         let images = |names: &[&str]| ProductChanges {
-            images: Some(names.iter().map(|n| n.to_string()).collect()),
+            images: Some(names.iter().copied().map(String::from).collect()),
             ..ProductChanges::default()
         };
         let refused = catalog

@@ -2,11 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use oms_core::catalog::{NewBusiness, NewProduct, NewVariant};
+use oms_core::inventory::Adjust;
 use oms_core::testing::{CapturedMails, ManualClock};
-use oms_core::{
-    Actor, BusinessId, MovementId, Oms, OmsBuilder, ProductId, Roles, Timestamp, UserId, VariantId,
-};
-use sqlx::types::Json;
+use oms_core::{Actor, Money, Oms, OmsBuilder, ProductId, Roles, Timestamp, UserId};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// A shop to test with.
@@ -83,68 +82,47 @@ impl TestOms {
     /// A new seller whose one product has one variant at this price in EUR, with so many units in stock.
     pub async fn seller_with(&self, sku: &str, price_minor: i64, on_hand: i64) -> (Actor, ProductId) {
         let seller = self.user(&format!("seller-of-{sku}")).await;
-        let now = self.oms.now();
-        let (business, product) = (BusinessId::new(now), ProductId::new(now));
-        let variant = VariantId::new(now);
-        raw!(self, |conn| {
-            sqlx::query(
-                "INSERT INTO oms_business (id, owner_id, name, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $4)",
-            )
-            .bind(business)
-            .bind(seller.user_id().unwrap())
-            .bind(format!("Shop of {sku}"))
-            .bind(now)
-            .execute(&mut *conn)
+        let business = NewBusiness {
+            name: format!("Shop of {sku}"),
+            ..NewBusiness::default()
+        };
+        let business = self
+            .oms
+            .catalog()
+            .create_business(&seller, business)
             .await
             .unwrap();
-            sqlx::query(
-                "INSERT INTO oms_product (id, business_id, name, name_key, search_text, images, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $4, $5, $6, $6)",
-            )
-            .bind(product)
-            .bind(business)
-            .bind(format!("Product {sku}"))
-            .bind(format!("product {}", sku.to_lowercase()))
-            .bind(Json(Vec::<String>::new()))
-            .bind(now)
-            .execute(&mut *conn)
-            .await
-            .unwrap();
-            sqlx::query(
-                "INSERT INTO oms_variant (id, product_id, business_id, sku, price, currency, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, 'EUR', $6, $6)",
-            )
-            .bind(variant)
-            .bind(product)
-            .bind(business)
-            .bind(sku)
-            .bind(price_minor)
-            .bind(now)
-            .execute(&mut *conn)
-            .await
-            .unwrap();
-            sqlx::query("INSERT INTO oms_stock (variant_id, on_hand, allocated) VALUES ($1, $2, 0)")
-                .bind(variant)
-                .bind(on_hand)
-                .execute(&mut *conn)
-                .await
-                .unwrap();
-            sqlx::query(
-                "INSERT INTO oms_stock_movement
-                     (variant_id, id, delta_on_hand, delta_allocated, cause, actor, reason, created_at)
-                 VALUES ($1, $2, $3, 0, 'receive', $4, 'first stock', $5)",
-            )
-            .bind(variant)
-            .bind(MovementId::new(now))
-            .bind(on_hand)
-            .bind(seller.to_string())
-            .bind(now)
-            .execute(&mut *conn)
-            .await
-            .unwrap();
-        });
-        (seller, product)
+        let product = NewProduct {
+            business: business.id,
+            name: format!("Product {sku}"),
+            category: None,
+            description: None,
+            variants: vec![NewVariant {
+                sku: sku.into(),
+                name: None,
+                price: Money::new(price_minor, "EUR".parse().unwrap()).unwrap(),
+            }],
+            images: Vec::new(),
+        };
+        let product = self.oms.catalog().create_product(&seller, product).await.unwrap();
+        if on_hand > 0 {
+            self.receive(&seller, sku, on_hand).await;
+        }
+        (seller, product.id)
+    }
+
+    /// So many units come in.
+    pub async fn receive(&self, seller: &Actor, sku: &str, units: i64) {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let adjust = Adjust {
+            sku: sku.into(),
+            delta: units,
+            reason: "delivery".into(),
+            idempotency_key: format!("receive-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+                .parse()
+                .unwrap(),
+        };
+        self.oms.inventory().adjust(seller, adjust).await.unwrap();
     }
 
     /// On hand and allocated, as they stand in the table.
