@@ -83,10 +83,10 @@ impl ProductSort {
     const fn order(self) -> (Option<&'static str>, Direction) {
         match self {
             Self::Newest => (None, DESCENDING),
-            Self::Name => (Some("name_key"), ASCENDING),
-            Self::NameDescending => (Some("name_key"), DESCENDING),
-            Self::Price => (Some("price"), ASCENDING),
-            Self::PriceDescending => (Some("price"), DESCENDING),
+            Self::Name => (Some(NAME), ASCENDING),
+            Self::NameDescending => (Some(NAME), DESCENDING),
+            Self::Price => (Some(PRICE), ASCENDING),
+            Self::PriceDescending => (Some(PRICE), DESCENDING),
         }
     }
 }
@@ -125,6 +125,7 @@ pub(super) struct Query {
 pub(super) struct Hit {
     pub(super) id: ProductId,
     name_key: String,
+    /// Only read in an order by price.
     price: i64,
 }
 
@@ -165,8 +166,8 @@ impl Cursor {
         let column = sort.order().0;
         Self {
             sort,
-            name: (column == Some("name_key")).then(|| hit.name_key.clone()),
-            price: (column == Some("price")).then_some(hit.price),
+            name: (column == Some(NAME)).then(|| hit.name_key.clone()),
+            price: (column == Some(PRICE)).then_some(hit.price),
             id: hit.id,
         }
     }
@@ -177,21 +178,35 @@ impl Cursor {
         let name = self.name.as_ref().is_none_or(|name| !name.contains('\0'));
         self.sort == sort
             && name
-            && self.name.is_some() == (column == Some("name_key"))
-            && self.price.is_some() == (column == Some("price"))
+            && self.name.is_some() == (column == Some(NAME))
+            && self.price.is_some() == (column == Some(PRICE))
     }
 }
+
+const NAME: &str = "p.name_key";
+const PRICE: &str = "c.price";
+
+/// What stands before and after the conditions on variants. Only an order by price needs all prices of the catalog;
+/// the others ask product by product, so that a page costs what it shows.
+const CHEAPEST: (&str, &str) = (
+    "SELECT p.id, p.name_key, c.price FROM oms_product p
+     JOIN (SELECT v.product_id, MIN(v.price) AS price FROM oms_variant v WHERE v.deleted_at IS NULL",
+    " GROUP BY v.product_id) c ON c.product_id = p.id WHERE p.deleted_at IS NULL",
+);
+const ANY: (&str, &str) = (
+    "SELECT p.id, p.name_key, CAST(0 AS BIGINT) AS price FROM oms_product p
+     WHERE p.deleted_at IS NULL AND EXISTS (
+         SELECT 1 FROM oms_variant v WHERE v.product_id = p.id AND v.deleted_at IS NULL",
+    ")",
+);
 
 /// The page's products by id, in order.
 pub(super) async fn find(tx: &mut Tx, query: &Query) -> Result<Page<Hit>> {
     let filter = &query.filter;
     let (column, direction) = filter.sort.order();
+    let variants = if column == Some(PRICE) { CHEAPEST } else { ANY };
     let rows: Vec<Hit> = run!(tx, |conn| {
-        // The price is asked for product by product, so that a page costs what it shows and not the whole catalog.
-        let mut sql = sqlx::QueryBuilder::new(
-            "SELECT id, name_key, price FROM (SELECT p.id, p.name_key, p.category_key, p.business_id, p.search_text,
-                 (SELECT MIN(v.price) FROM oms_variant v WHERE v.product_id = p.id AND v.deleted_at IS NULL",
-        );
+        let mut sql = sqlx::QueryBuilder::new(variants.0);
         if let Some(range) = &filter.price {
             sql.push(" AND v.currency = ")
                 .push_bind(range.currency.code().to_owned());
@@ -202,14 +217,14 @@ pub(super) async fn find(tx: &mut Tx, query: &Query) -> Result<Page<Hit>> {
                 sql.push(" AND v.price <= ").push_bind(max);
             }
         }
-        sql.push(") AS price FROM oms_product p WHERE p.deleted_at IS NULL) AS hit WHERE price IS NOT NULL");
+        sql.push(variants.1);
         if let Some(business) = filter.business {
-            sql.push(" AND business_id = ").push_bind(business);
+            sql.push(" AND p.business_id = ").push_bind(business);
         }
         if let Some(category) = &filter.category {
-            sql.push(" AND category_key = ").push_bind(text::fold(category));
+            sql.push(" AND p.category_key = ").push_bind(text::fold(category));
         }
-        for (column, part) in [("name_key", &filter.name), ("search_text", &filter.text)] {
+        for (column, part) in [(NAME, &filter.name), ("p.search_text", &filter.text)] {
             if let Some(part) = part {
                 sql.push(" AND ").push(column).push(" LIKE ");
                 sql.push_bind(text::contains_pattern(part)).push(" ESCAPE '\\'");
@@ -219,7 +234,7 @@ pub(super) async fn find(tx: &mut Tx, query: &Query) -> Result<Page<Hit>> {
             (Some(cursor), Some(column)) => {
                 sql.push(" AND (")
                     .push(column)
-                    .push(", id)")
+                    .push(", p.id)")
                     .push(direction.after)
                     .push("(");
                 match (&cursor.name, cursor.price) {
@@ -229,7 +244,7 @@ pub(super) async fn find(tx: &mut Tx, query: &Query) -> Result<Page<Hit>> {
                 sql.push(", ").push_bind(cursor.id).push(")");
             }
             (Some(cursor), None) => {
-                sql.push(" AND id").push(direction.after).push_bind(cursor.id);
+                sql.push(" AND p.id").push(direction.after).push_bind(cursor.id);
             }
             (None, _) => {}
         }
@@ -237,7 +252,7 @@ pub(super) async fn find(tx: &mut Tx, query: &Query) -> Result<Page<Hit>> {
         if let Some(column) = column {
             sql.push(column).push(direction.order).push(", ");
         }
-        sql.push("id").push(direction.order);
+        sql.push("p.id").push(direction.order);
         sql.push(" LIMIT ").push_bind(query.limit + 1);
         sql.build_query_as().fetch_all(conn).await
     })?;
