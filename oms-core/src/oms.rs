@@ -15,6 +15,7 @@ use crate::mail::{LogMailer, Mailer};
 use crate::orders::placement;
 use crate::payments::{Account, PaymentGateway};
 use crate::time::{Clock, SystemClock, Timestamp};
+use crate::users::Passwords;
 
 /// An order management system over one database. Cloning is cheap: it is a handle.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ pub(crate) struct Inner {
     pub(crate) db: Db,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) mailer: Arc<dyn Mailer>,
+    pub(crate) passwords: Passwords,
     pub(crate) settings: Settings,
     pub(crate) accounts: BTreeMap<String, Account>,
     pub(crate) natives: BTreeMap<String, Arc<dyn PaymentGateway>>,
@@ -220,6 +222,7 @@ impl OmsBuilder {
             db,
             clock: self.clock,
             mailer: self.mailer,
+            passwords: Passwords::new(),
             settings: self.settings,
             accounts,
             natives: self.natives,

@@ -15,3 +15,4 @@ mod catalog;
 mod inventory;
 mod orders;
 mod schema;
+mod users;
