@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use model::{LoggedIn, Register, UpdateMe, User};
 pub(crate) use password::Passwords;
 
-use model::{Registration, Username};
+use model::{Registration, Username, typed_key};
 
 use crate::actor::{Actor, Roles};
 use crate::db::Tx;
@@ -117,9 +117,12 @@ impl Users<'_> {
     /// Sends the verification mail again. Says nothing of whether there is such a user, whether it is verified, or
     /// whether its mail is on the way already.
     pub async fn resend_verification(&self, _actor: &Actor, email: &str) -> Result<()> {
+        let Some(key) = typed_key(email) else {
+            return Ok(());
+        };
         let now = self.oms.now();
         let mut tx = self.oms.db().write().await?;
-        let waiting = store::by_email(&mut tx, &text::fold(email))
+        let waiting = store::by_email(&mut tx, &key)
             .await?
             .filter(|user| !user.is_verified() && !user.is_disabled());
         if let Some(user) = waiting {

@@ -191,6 +191,12 @@ impl FromStr for Email {
     }
 }
 
+/// The key of whatever somebody typed as a name or an address; none when no user can have it. PostgreSQL refuses
+/// texts with a zero byte, even to look for them.
+pub(super) fn typed_key(text: &str) -> Option<String> {
+    (text.len() <= 1_024 && !text.contains('\0')).then(|| text::fold(text))
+}
+
 /// RFC 5321's dot-string with RFC 6531's letters; quoted forms are history.
 fn is_local(text: &str) -> bool {
     let allowed = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);

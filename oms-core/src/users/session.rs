@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use super::model::typed_key;
 use super::{LoggedIn, User, Users, store, token};
 use crate::actor::Actor;
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
 use crate::payments::Secret;
-use crate::text;
 use crate::time::Timestamp;
 
 /// How long a session lasts, however often it is renewed.
@@ -72,9 +72,11 @@ impl Users<'_> {
     /// [`Error::Unauthorized`] for an unknown user, a wrong password and a disabled user alike, after the same time;
     /// [`Error::Overloaded`] when too many wait for their passwords to be checked.
     pub async fn log_in(&self, _actor: &Actor, identifier: &str, password: &str) -> Result<LoggedIn> {
-        let key = text::fold(identifier);
         let mut tx = self.oms.db().read().await?;
-        let found = store::credentials(&mut tx, &key).await?;
+        let found = match typed_key(identifier) {
+            Some(key) => store::credentials(&mut tx, &key).await?,
+            None => None,
+        };
         tx.rollback().await?;
 
         let (user, hash) = found.unzip();

@@ -5,9 +5,9 @@ use std::time::Duration;
 use oms_core::mail::{Email, MailError};
 use oms_core::users::{LoggedIn, Register, UpdateMe, User};
 use oms_core::{Actor, Error, PageRequest, Roles, UserId};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::support::{TestOms, each_db};
+use crate::support::{TestOms, each_db, raw};
 
 const PASSWORD: &str = "correct horse battery";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -55,26 +55,19 @@ async fn is_welcome(t: &TestOms, session: &LoggedIn) -> bool {
 }
 
 /// Behind the library's back.
-async fn execute(t: &TestOms, sql: &str) -> u64 {
-    let sql = AssertSqlSafe(sql.to_owned());
-    if t.url.starts_with("sqlite") {
-        let mut db = SqliteConnection::connect(&t.url).await.unwrap();
-        db.execute(sql).await.unwrap().rows_affected()
-    } else {
-        let mut db = PgConnection::connect(&t.url).await.unwrap();
-        db.execute(sql).await.unwrap().rows_affected()
-    }
+async fn execute(t: &TestOms, sql: &'static str) -> u64 {
+    raw!(t, |conn| {
+        sqlx::query(sql)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected())
+    })
+    .unwrap()
 }
 
 async fn count(t: &TestOms, what: &str) -> i64 {
     let sql = AssertSqlSafe(format!("SELECT count(*) FROM {what}"));
-    if t.url.starts_with("sqlite") {
-        let mut db = SqliteConnection::connect(&t.url).await.unwrap();
-        sqlx::query_scalar(sql).fetch_one(&mut db).await.unwrap()
-    } else {
-        let mut db = PgConnection::connect(&t.url).await.unwrap();
-        sqlx::query_scalar(sql).fetch_one(&mut db).await.unwrap()
-    }
+    raw!(t, |conn| sqlx::query_scalar(sql).fetch_one(conn).await).unwrap()
 }
 
 /// Everything that the database keeps: the files' bytes on SQLite, every row of every table on PostgreSQL.
@@ -201,6 +194,8 @@ async fn log_in_by_name_or_address_and_with_nothing_else() {
             ("ann", long.as_str()),
             ("nobody", PASSWORD),
             ("nobody@example.com", PASSWORD),
+            ("ann\0", PASSWORD),
+            (long.as_str(), PASSWORD),
             ("", ""),
         ] {
             let refused = users.log_in(&Actor::Anonymous, identifier, password).await;
@@ -332,7 +327,7 @@ async fn asking_for_the_mail_again_tells_nothing_and_queues_one() {
             "ANN@example.com",
             "ann@example.com",
             "",
-            "x",
+            "x\0",
         ] {
             users.resend_verification(&Actor::Anonymous, email).await.unwrap();
         }
