@@ -33,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) natives: BTreeMap<String, Arc<dyn PaymentGateway>>,
     /// Where orders wait for their batch.
     pub(crate) placement: placement::Queue,
+    #[cfg(feature = "plugins")]
+    pub(crate) plugins: crate::plugins::Host,
     /// Rings when jobs were committed.
     pub(crate) doorbell: Notify,
     /// What outlives its caller: batches of orders and gateway operations.
@@ -220,6 +222,8 @@ impl OmsBuilder {
         let accounts = self.accounts.into_iter().map(|a| (a.name.clone(), a)).collect();
         let inner = Inner {
             db,
+            #[cfg(feature = "plugins")]
+            plugins: crate::plugins::Host::new(self.settings.cache_dir.clone(), Arc::clone(&self.clock)),
             clock: self.clock,
             mailer: self.mailer,
             passwords: Passwords::new(),

@@ -1,0 +1,16 @@
+//! What `bindgen!` makes of `wit/payment.wit`, under short names.
+
+mod generated {
+    wasmtime::component::bindgen!({
+        world: "payment-plugin",
+        path: "wit",
+        imports: { default: async | trappable },
+        exports: { default: async },
+    });
+}
+
+// What plugins offer.
+pub(super) use generated::exports::oms::payment::{descriptor, gateway, webhooks};
+// What the host offers.
+pub(super) use generated::PaymentPlugin;
+pub(super) use generated::oms::payment::{cache, config, crypto, currency, http, log, types};

@@ -1,0 +1,177 @@
+//! The WebAssembly engine: how components are compiled, and which imports they may have.
+
+use std::path::Path;
+use std::time::Duration;
+
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
+use wasmtime::{Cache, CacheConfig, Config, Engine};
+
+use super::bindings::PaymentPlugin;
+use super::state::State;
+
+/// How often a running guest lets others run. Everything that counts a guest's processor time counts these.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// What the host speaks: the major version is part of the name in a plugin's manifest.
+pub(super) const CONTRACT: &str = "oms:payment@1";
+
+/// A component and the names of what it exports.
+pub(super) struct Prepared {
+    pub(super) pre: InstancePre<State>,
+    pub(super) exports: Vec<String>,
+}
+
+/// One engine for all plugins of an [`Oms`](crate::Oms), with the host functions linked.
+pub(super) struct Runtime {
+    engine: Engine,
+    linker: Linker<State>,
+}
+
+impl Runtime {
+    /// Starts the engine and its clock. Compiled components are kept in `cache_dir`.
+    pub(super) fn new(cache_dir: Option<&Path>) -> Result<Self, String> {
+        let mut config = Config::new();
+        config
+            .epoch_interruption(true)
+            // Not needed by any guest toolchain that we know, so not there to be attacked.
+            .wasm_memory64(false)
+            .wasm_relaxed_simd(false);
+        if let Some(dir) = cache_dir {
+            config.cache(Some(disk_cache(dir)?));
+        }
+        let engine = Engine::new(&config).map_err(|e| format!("the WebAssembly engine: {e:#}"))?;
+        let linker = link(&engine).map_err(|e| format!("the host functions for plugins: {e:#}"))?;
+        tick(&engine)?;
+        Ok(Self { engine, linker })
+    }
+
+    /// Compiles a component. Takes long: not for an async thread.
+    pub(super) fn prepare(&self, wasm: &[u8]) -> Result<Prepared, String> {
+        // Both begin alike, and the wrong one is what a wrong build target gives.
+        if wasm.starts_with(b"\0asm\x01\0\0\0") {
+            return Err(
+                "the file is a core WebAssembly module, not a component: build it for wasm32-wasip2, or turn it \
+                 into a component with its toolchain's componentize step"
+                    .into(),
+            );
+        }
+        let component = Component::new(&self.engine, wasm)
+            .map_err(|e| format!("the file is not a WebAssembly component that can be compiled: {e:#}"))?;
+        let kind = component.component_type();
+        let names = |(name, _): (&str, _)| name.to_owned();
+        check_imports(kind.imports(&self.engine).map(names))?;
+        let exports = kind.exports(&self.engine).map(names).collect();
+        check_exports(&exports)?;
+        let pre = self
+            .linker
+            .instantiate_pre(&component)
+            .map_err(|e| format!("the component does not fit {CONTRACT}: {e:#}"))?;
+        Ok(Prepared { pre, exports })
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+fn link(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    // All of WASI 0.2 that a language's standard library may ask for, over an empty context.
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    PaymentPlugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+/// Counts the engine's epochs until the engine is gone.
+fn tick(engine: &Engine) -> Result<(), String> {
+    let engine = engine.weak();
+    std::thread::Builder::new()
+        .name("oms-plugin-ticks".into())
+        .spawn(move || {
+            while let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(TICK);
+            }
+        })
+        .map(drop)
+        .map_err(|e| format!("cannot start the thread that counts the plugins' time: {e}"))
+}
+
+/// Compiled code is loaded from there and run: nobody else may write it.
+fn disk_cache(dir: &Path) -> Result<Cache, String> {
+    let named =
+        |e: &dyn std::fmt::Display| format!("the cache of compiled plugins in {}: {e}", dir.display());
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+
+        builder.mode(0o700).create(dir).map_err(|e| named(&e))?;
+        let mode = std::fs::metadata(dir)
+            .map_err(|e| named(&e))?
+            .permissions()
+            .mode();
+        if mode & 0o022 != 0 {
+            return Err(named(&"others may write to this folder: `chmod go-w` it"));
+        }
+    }
+    #[cfg(not(unix))]
+    builder.create(dir).map_err(|e| named(&e))?;
+    let mut config = CacheConfig::new();
+    config.with_directory(std::path::absolute(dir).map_err(|e| named(&e))?);
+    Cache::new(config).map_err(|e| named(&format!("{e:#}")))
+}
+
+/// Says in words what the linker would say in its own.
+fn check_imports(imports: impl Iterator<Item = String>) -> Result<(), String> {
+    let unknown: Vec<_> = imports.filter(|name| !is_ours(name) && !is_wasi(name)).collect();
+    match unknown.as_slice() {
+        [] => Ok(()),
+        names => Err(format!(
+            "the component imports {}, which this host does not offer: it offers {CONTRACT} and WASI 0.2 without \
+             files, sockets and wasi:http (requests go through the contract's http interface)",
+            names.join(", ")
+        )),
+    }
+}
+
+fn check_exports(exports: &Vec<String>) -> Result<(), String> {
+    for name in ["descriptor", "gateway"] {
+        if exports.iter().any(|export| is_interface(export, name)) {
+            continue;
+        }
+        let prefix = format!("oms:payment/{name}@");
+        return Err(match exports.iter().find(|export| export.starts_with(&prefix)) {
+            Some(other) => format!("the component exports {other}, but this host speaks {CONTRACT}"),
+            None => format!(
+                "the component does not export oms:payment/{name}: build it against the world payment-plugin or \
+                 payment-gateway of {CONTRACT}"
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Whether an export is this interface of a version that the host speaks. Others are ignored: toolchains add some.
+pub(super) fn is_interface(export: &str, name: &str) -> bool {
+    export
+        .strip_prefix("oms:payment/")
+        .and_then(|rest| rest.strip_prefix(name))
+        .is_some_and(|version| version.starts_with("@1."))
+}
+
+fn is_ours(import: &str) -> bool {
+    import
+        .strip_prefix("oms:payment/")
+        .and_then(|rest| rest.split_once('@'))
+        .is_some_and(|(_, version)| version.starts_with("1."))
+}
+
+fn is_wasi(import: &str) -> bool {
+    import
+        .strip_prefix("wasi:")
+        .and_then(|rest| rest.split_once('@'))
+        .is_some_and(|(name, version)| version.starts_with("0.2.") && !name.starts_with("http/"))
+}

@@ -1,0 +1,339 @@
+//! A plugin as a [`PaymentGateway`]: a fresh store for each call, which is dropped after it, whatever happened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use tokio::time::error::Elapsed;
+use wasmtime::component::InstancePre;
+use wasmtime::{Store, Trap};
+
+use super::bindings::{descriptor, gateway, webhooks};
+use super::convert::{self, Checked};
+use super::engine::{Prepared, Runtime, is_interface};
+use super::manifest::Manifest;
+use super::state::{Shared, State};
+use crate::payments::{
+    Account, CancelRequest, CaptureRequest, CompleteRequest, Delivery, GatewayError, GatewayInfo,
+    PaymentGateway, PaymentReport, Proof, Received, RefundReport, RefundRequest, Snapshot, StartRequest,
+    SyncRequest, WebhookError,
+};
+use crate::time::Timestamp;
+
+/// What an error may say of a guest's stderr.
+const MAX_CAUSE: usize = 2 << 10;
+
+/// One version of a plugin, compiled.
+pub(super) struct WasmGateway {
+    runtime: Arc<Runtime>,
+    shared: Arc<Shared>,
+    plugin: Arc<Manifest>,
+    info: GatewayInfo,
+    pre: InstancePre<State>,
+    gateway: gateway::GuestIndices,
+    webhooks: Option<webhooks::GuestIndices>,
+    /// Calls at once.
+    permits: Semaphore,
+}
+
+/// A call that gave no answer.
+struct Failure {
+    cause: String,
+    /// Whether a request may have left.
+    reached: bool,
+}
+
+impl WasmGateway {
+    /// Takes a compiled component, asks it what it is and holds that against its manifest.
+    pub(super) async fn new(
+        runtime: Arc<Runtime>,
+        shared: Arc<Shared>,
+        manifest: Manifest,
+        prepared: Prepared,
+        digest: String,
+    ) -> Result<Self, String> {
+        let fits = |e: wasmtime::Error| format!("the component does not fit the contract: {e:#}");
+        let Prepared { pre, exports } = prepared;
+        let describe = descriptor::GuestIndices::new(&pre).map_err(fits)?;
+        let has_webhooks = exports.iter().any(|name| is_interface(name, "webhooks"));
+        let mut this = Self {
+            gateway: gateway::GuestIndices::new(&pre).map_err(fits)?,
+            webhooks: match has_webhooks {
+                true => Some(webhooks::GuestIndices::new(&pre).map_err(fits)?),
+                false => None,
+            },
+            permits: Semaphore::new(manifest.limits.concurrent_calls as usize),
+            info: GatewayInfo {
+                id: manifest.id.clone(),
+                name: manifest.name.clone().unwrap_or_else(|| manifest.id.clone()),
+                version: manifest.version.clone(),
+                digest: Some(digest),
+                features: convert::features(descriptor::Feature::empty()),
+                currencies: Vec::new(),
+            },
+            plugin: Arc::new(manifest),
+            runtime,
+            shared,
+            pre,
+        };
+        let said = this.describe(&describe).await?;
+        this.plugin
+            .check_descriptor(&said.id, &said.version, &said.hosts)?;
+        this.info.features = convert::features(said.features);
+        this.info.features.webhooks &= this.webhooks.is_some();
+        this.info.currencies = said
+            .currencies
+            .iter()
+            .map(|code| code.to_ascii_uppercase())
+            .collect();
+        if this.plugin.name.is_none() && !said.name.trim().is_empty() {
+            this.info.name = said.name.chars().filter(|c| !c.is_control()).take(100).collect();
+        }
+        Ok(this)
+    }
+
+    async fn describe(&self, indices: &descriptor::GuestIndices) -> Result<descriptor::Info, String> {
+        let nobody = Account::new("", &self.plugin.id);
+        let seconds = self.plugin.limits.operation_seconds;
+        let mut call = self.call(&nobody, self.shared.clock.now(), seconds);
+        let ended = tokio::time::timeout(call.time(), async {
+            let instance = self.pre.instantiate_async(&mut call.store).await?;
+            indices
+                .load(&mut call.store, &instance)?
+                .call_describe(&mut call.store)
+                .await
+        })
+        .await;
+        call.finish(ended).map_err(|failure| failure.cause)
+    }
+
+    fn call(&self, account: &Account, now: Timestamp, seconds: u32) -> CallInHand {
+        let time = Duration::from_secs(seconds.into());
+        let engine = self.runtime.engine();
+        CallInHand {
+            store: State::store(engine, &self.shared, &self.plugin, account, now, time),
+        }
+    }
+}
+
+/// One call with its store.
+struct CallInHand {
+    store: Store<State>,
+}
+
+impl CallInHand {
+    fn time(&self) -> Duration {
+        self.store.data().time_left()
+    }
+
+    /// A text of the guest without the secrets that it saw.
+    fn clean(&self, text: &str) -> String {
+        self.store.data().redact(text, MAX_CAUSE)
+    }
+
+    /// Logs what the guest wrote to stderr, and says why there is no answer when there is none.
+    fn finish<T>(&mut self, ended: Result<wasmtime::Result<T>, Elapsed>) -> Result<T, Failure> {
+        let stderr = self.store.data().stderr();
+        if !stderr.is_empty()
+            && let Some(stderr) = self.store.data_mut().for_log(&stderr)
+        {
+            let State { plugin, account, .. } = self.store.data();
+            tracing::warn!(
+                plugin.id = %plugin.id,
+                plugin.version = %plugin.version,
+                account = %account.name,
+                "the plugin wrote to stderr: {stderr}"
+            );
+        }
+        let cause = match ended {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => cause(&error),
+            Err(_) => "it did not answer in time".into(),
+        };
+        let cause = match stderr.is_empty() {
+            true => cause,
+            false => format!("{cause}; it wrote: {stderr}"),
+        };
+        Err(self.failure(&cause))
+    }
+
+    fn check<T>(&self, answer: Checked<T>) -> Result<T, Failure> {
+        answer.map_err(|fault| self.failure(&format!("its answer breaks the contract: {fault}")))
+    }
+
+    fn failure(&self, cause: &str) -> Failure {
+        let State {
+            plugin,
+            account,
+            reached,
+            ..
+        } = self.store.data();
+        let cause = self.clean(&format!("plugin {} {}: {cause}", plugin.id, plugin.version));
+        tracing::error!(account = %account.name, request_sent = reached, "{cause}");
+        Failure {
+            cause,
+            reached: *reached,
+        }
+    }
+}
+
+/// What ended a guest, without the trace of addresses that wasmtime adds.
+fn cause(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => "it called itself too deeply".into(),
+        Some(trap) => format!("it trapped: {trap}"),
+        None => error.root_cause().to_string(),
+    }
+}
+
+impl From<Failure> for GatewayError {
+    /// When no request left, nothing can have happened at the gateway.
+    fn from(failure: Failure) -> Self {
+        match failure.reached {
+            true => Self::Indeterminate(failure.cause),
+            false => Self::Unavailable(failure.cause),
+        }
+    }
+}
+
+impl From<Failure> for WebhookError {
+    fn from(failure: Failure) -> Self {
+        Self::Unavailable(failure.cause)
+    }
+}
+
+/// Calls one function of an interface in a fresh instance: the deadline covers the wait for a permit too. Gives the call
+/// and the guest's own `Result`.
+macro_rules! ask {
+    ($self:ident, $account:ident, $now:expr, $seconds:ident, $interface:expr, $function:ident, $request:expr) => {{
+        let request = $request.into();
+        let mut call = $self.call($account, $now, $self.plugin.limits.$seconds);
+        // In a box: the futures of a guest are large.
+        let ended = Box::pin(tokio::time::timeout(call.time(), async {
+            let _permit = $self.permits.acquire().await;
+            let instance = $self.pre.instantiate_async(&mut call.store).await?;
+            let guest = $interface.load(&mut call.store, &instance)?;
+            guest.$function(&mut call.store, &request).await
+        }))
+        .await;
+        let answer = call.finish(ended)?;
+        (call, answer)
+    }};
+}
+
+/// An operation of the gateway interface.
+macro_rules! operation {
+    ($self:ident, $account:ident, $request:ident, $function:ident, $read:expr) => {{
+        let now = $request.call.now;
+        let (call, answer) = ask!(
+            $self,
+            $account,
+            now,
+            operation_seconds,
+            $self.gateway,
+            $function,
+            $request
+        );
+        match answer {
+            Ok(answer) => Ok(call.check($read(answer))?),
+            Err(error) => Err(convert::payment_error(error, |text| call.clean(text))),
+        }
+    }};
+}
+
+#[async_trait]
+impl PaymentGateway for WasmGateway {
+    fn info(&self) -> &GatewayInfo {
+        &self.info
+    }
+
+    async fn start(&self, account: &Account, request: StartRequest) -> Result<PaymentReport, GatewayError> {
+        operation!(self, account, request, call_start, convert::payment_report)
+    }
+
+    async fn complete(
+        &self,
+        account: &Account,
+        request: CompleteRequest,
+    ) -> Result<PaymentReport, GatewayError> {
+        operation!(self, account, request, call_complete, convert::payment_report)
+    }
+
+    async fn capture(
+        &self,
+        account: &Account,
+        request: CaptureRequest,
+    ) -> Result<PaymentReport, GatewayError> {
+        operation!(self, account, request, call_capture, convert::payment_report)
+    }
+
+    async fn cancel(&self, account: &Account, request: CancelRequest) -> Result<PaymentReport, GatewayError> {
+        operation!(self, account, request, call_cancel, convert::payment_report)
+    }
+
+    async fn refund(&self, account: &Account, request: RefundRequest) -> Result<RefundReport, GatewayError> {
+        let currency = request.amount.currency();
+        let read = |answer| convert::refund_report(answer, Some(currency));
+        operation!(self, account, request, call_refund, read)
+    }
+
+    async fn sync(&self, account: &Account, request: SyncRequest) -> Result<Snapshot, GatewayError> {
+        operation!(self, account, request, call_sync, convert::snapshot)
+    }
+
+    async fn receive(
+        &self,
+        account: &Account,
+        proof: Proof,
+        delivery: Delivery,
+    ) -> Result<Received, WebhookError> {
+        let Some(interface) = &self.webhooks else {
+            return Err(WebhookError::Malformed(format!(
+                "plugin {} takes no webhooks",
+                self.plugin.id
+            )));
+        };
+        if delivery.tolerance_seconds == 0 {
+            return Err(WebhookError::Misconfigured(
+                "a tolerance of 0 seconds accepts nothing".into(),
+            ));
+        }
+        let (now, tolerance) = (delivery.received_at, delivery.tolerance_seconds);
+        let (call, answer) = ask!(
+            self,
+            account,
+            now,
+            webhook_seconds,
+            interface,
+            call_receive,
+            delivery
+        );
+        match answer {
+            Ok(webhooks::Outcome::Verified(verified)) => {
+                if verified
+                    .signed_at_ms
+                    .is_some_and(|at| !is_fresh(at, now, tolerance))
+                {
+                    return Err(WebhookError::Stale);
+                }
+                let events = call.check(convert::events(verified.events))?;
+                let reply = call.check(verified.reply.map(convert::reply).transpose())?;
+                Ok(proof.verified(events, reply))
+            }
+            Ok(webhooks::Outcome::UnsignedHint(references)) => {
+                Ok(Received::UnsignedHint(call.check(convert::hints(references))?))
+            }
+            Ok(webhooks::Outcome::Challenge(reply)) => {
+                Ok(Received::Challenge(call.check(convert::reply(reply))?))
+            }
+            Err(error) => Err(convert::webhook_error(error, |text| call.clean(text))),
+        }
+    }
+}
+
+/// The guest has checked this; it is held against the clock once more, as it costs nothing.
+fn is_fresh(signed_at_ms: u64, now: Timestamp, tolerance_seconds: u32) -> bool {
+    let now = u64::try_from(now.as_secs()).unwrap_or(0);
+    (signed_at_ms / 1_000).abs_diff(now) <= u64::from(tolerance_seconds)
+}

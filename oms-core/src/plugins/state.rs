@@ -1,0 +1,189 @@
+//! What one call of a plugin has: its limits, its account, what it may still do and what it has done.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::engine::TICK;
+use super::http::Clients;
+use super::manifest::Manifest;
+use super::scratch::Scratch;
+use crate::payments::Account;
+use crate::time::{Clock, Timestamp};
+
+/// Bytes that may pass from the guest to the host in one call of a function, in either direction. Without it a list of
+/// a million strings that all lie at the same place would fill the host's memory.
+const TRANSFER: usize = 4 << 20;
+/// Bytes of stderr that are taken; more ends the call.
+const STDERR: usize = 1 << 20;
+
+/// What all plugins of an [`Oms`](crate::Oms) share.
+pub(super) struct Shared {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) clients: Clients,
+    pub(super) scratch: Scratch,
+}
+
+/// The data of a store. Made for one call and dropped after it.
+pub(super) struct State {
+    limits: StoreLimits,
+    wasi: WasiCtx,
+    table: ResourceTable,
+    pub(super) shared: Arc<Shared>,
+    pub(super) plugin: Arc<Manifest>,
+    pub(super) account: Account,
+    /// The time of this call: what the guest's clocks and certificate checks go by.
+    pub(super) now: Timestamp,
+    pub(super) deadline: Instant,
+    pub(super) http_calls: u32,
+    /// Whether a request may have left: then a failure of the guest leaves the outcome unknown.
+    pub(super) reached: bool,
+    log_left: usize,
+    revealed: BTreeSet<String>,
+    stderr: MemoryOutputPipe,
+}
+
+impl State {
+    /// A store for one call, which must be over within `time`.
+    pub(super) fn store(
+        engine: &Engine,
+        shared: &Arc<Shared>,
+        plugin: &Arc<Manifest>,
+        account: &Account,
+        now: Timestamp,
+        time: Duration,
+    ) -> Store<Self> {
+        let limits = plugin.limits;
+        let stderr = MemoryOutputPipe::new(STDERR);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(1_000);
+        let state = Self {
+            limits: StoreLimitsBuilder::new()
+                .memory_size(limits.memory_bytes())
+                .memories(16)
+                .tables(64)
+                .table_elements(100_000)
+                .instances(128)
+                .trap_on_grow_failure(true)
+                .build(),
+            wasi: wasi(now, &stderr),
+            table,
+            shared: Arc::clone(shared),
+            plugin: Arc::clone(plugin),
+            account: account.clone(),
+            now,
+            deadline: Instant::now() + time,
+            http_calls: 0,
+            reached: false,
+            log_left: limits.log_bytes(),
+            revealed: BTreeSet::new(),
+            stderr,
+        };
+        let mut store = Store::new(engine, state);
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(TRANSFER);
+        // The guest yields at each tick, so that a loop holds up nobody and a timeout can end it; and it ends by itself
+        // when it has computed for long, although its deadline has not come.
+        store.set_epoch_deadline(1);
+        let mut ticks_left = limits.ticks();
+        store.epoch_deadline_callback(move |_| {
+            ticks_left -= 1;
+            if ticks_left == 0 {
+                let seconds = limits.cpu_seconds;
+                return Err(wasmtime::format_err!("it computed for more than {seconds} s"));
+            }
+            Ok(UpdateDeadline::Yield(1))
+        });
+        store
+    }
+
+    /// How long this call may still take.
+    pub(super) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Remembers a secret that the guest has seen, so that it does not get into a log.
+    pub(super) fn reveal(&mut self, secret: &str) {
+        // The lines of a key that has several may be shown apart.
+        let lines = secret.lines().map(str::trim).filter(|line| line.len() >= 8);
+        let whole = Some(secret).filter(|secret| !secret.trim().is_empty());
+        self.revealed
+            .extend(whole.into_iter().chain(lines).map(str::to_owned));
+    }
+
+    /// A text of the guest without the secrets that it has seen, cut to `max` bytes.
+    pub(super) fn redact(&self, text: &str, max: usize) -> String {
+        // The longest first: one secret may be a part of another.
+        let mut secrets: Vec<_> = self.revealed.iter().collect();
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let mut text = text.replace('\0', "\u{fffd}");
+        for secret in secrets {
+            text = text.replace(secret.as_str(), "***");
+        }
+        if text.len() > max {
+            text.truncate(text.floor_char_boundary(max));
+            text.push_str("..");
+        }
+        text
+    }
+
+    /// As [`State::redact`], out of what this call may write to the log; none when that is used up.
+    pub(super) fn for_log(&mut self, text: &str) -> Option<String> {
+        if self.log_left == 0 {
+            return None;
+        }
+        // One line each: a guest must not be able to write what looks like another's line.
+        let text = self.redact(text, self.log_left).replace(char::is_control, " ");
+        self.log_left = self.log_left.saturating_sub(text.len());
+        if self.log_left == 0 {
+            tracing::warn!(
+                plugin.id = %self.plugin.id,
+                plugin.version = %self.plugin.version,
+                account = %self.account.name,
+                "the plugin wrote more to the log than one call may; the rest is dropped"
+            );
+        }
+        Some(text)
+    }
+
+    /// What the guest wrote to stderr. A panic's message stands only there.
+    pub(super) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr.contents()).trim().to_owned()
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// No files, environment, arguments or sockets; stdout is dropped.
+fn wasi(now: Timestamp, stderr: &MemoryOutputPipe) -> WasiCtx {
+    WasiCtxBuilder::new()
+        .stderr(stderr.clone())
+        .wall_clock(Standing(now))
+        .max_random_size(64 << 10)
+        .build()
+}
+
+/// A wall clock that shows the time of the call.
+struct Standing(Timestamp);
+
+impl HostWallClock for Standing {
+    fn resolution(&self) -> Duration {
+        TICK
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.as_micros()).unwrap_or(0))
+    }
+}
