@@ -38,7 +38,25 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     for plugin in plugins {
         install(plugin, &built, &out).with_context(|| format!("plugin {}", plugin.name))?;
     }
+    build_hostile(workspace).context("the guest for the tests of the plugin host")?;
     Ok(out)
+}
+
+/// The guest that misbehaves, for the tests of the plugin host: into `<target folder>/plugins-test/hostile`, where no
+/// server looks for plugins.
+fn build_hostile(workspace: &Workspace) -> Result<()> {
+    let guest = Package {
+        name: "oms-test-hostile".into(),
+        dir: workspace.root.join("oms-core/tests/guests/hostile"),
+        cdylib: Some("oms_test_hostile".into()),
+    };
+    let mut build = workspace.cargo(["build", "--profile", "plugin", "--target", WASM_TARGET]);
+    build.arg("--manifest-path").arg(guest.dir.join("Cargo.toml"));
+    // It is a workspace of its own, which would have a target folder of its own.
+    build.arg("--target-dir").arg(&workspace.target_dir);
+    run(&mut build)?;
+    let built = workspace.target_dir.join(WASM_TARGET).join("plugin");
+    install(&guest, &built, &workspace.target_dir.join("plugins-test"))
 }
 
 /// The workspace's packages that are plugins.

@@ -1,0 +1,213 @@
+//! A plugin that misbehaves as its account's setting `behaviour` says. What it could find out goes into `state`.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use oms_plugin_sdk::{
+    Change, Delivery, Event, Features, Gateway, Info, NextAction, Outcome, PaymentError, PaymentResult,
+    PaymentStatus, Reply, Snapshot, StartRequest, SyncRequest, Totals, WebhookError, Webhooks, cache, config,
+    crypto, export_plugin, http, log,
+};
+
+struct Hostile;
+
+export_plugin!(Hostile);
+
+/// Must be 0 at the start of every call.
+static CALLS: AtomicU32 = AtomicU32::new(0);
+
+impl Gateway for Hostile {
+    fn describe() -> Info {
+        Info {
+            id: "hostile".into(),
+            name: "Hostile".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            features: Features::SYNC | Features::WEBHOOKS,
+            config_schema: "{}".into(),
+            hosts: Vec::new(),
+            currencies: Vec::new(),
+        }
+    }
+
+    fn start(_: StartRequest) -> Result<PaymentResult, PaymentError> {
+        misbehave(&config::require("behaviour")?)
+    }
+
+    /// Behaves well: the neighbour of the others.
+    fn sync(request: SyncRequest) -> Result<Snapshot, PaymentError> {
+        Ok(Snapshot {
+            payment: PaymentResult {
+                reference: request.reference,
+                ..PaymentResult::new(PaymentStatus::Pending)
+            },
+            refunds: Vec::new(),
+        })
+    }
+}
+
+impl Webhooks for Hostile {
+    fn receive(delivery: Delivery) -> Result<Outcome, WebhookError> {
+        match config::require("behaviour")?.as_str() {
+            "html-reply" => Ok(Outcome::Challenge(Reply {
+                status: 200,
+                content_type: Some("text/html".into()),
+                body: delivery.body,
+            })),
+            "old-event" => Ok(Outcome::event(
+                Event::new("evt_1", "paid", Change::NeedsSync),
+                Some(1_000),
+            )),
+            "many-events" => {
+                let events = (0..101).map(|i| Event::new(format!("evt_{i}"), "paid", Change::NeedsSync));
+                let Outcome::Verified(mut verified) =
+                    Outcome::event(Event::new("x", "x", Change::NeedsSync), None)
+                else {
+                    return Err(WebhookError::BadSignature);
+                };
+                verified.events = events.collect();
+                Ok(Outcome::Verified(verified))
+            }
+            other => match misbehave(other) {
+                Ok(_) => Ok(Outcome::UnsignedHint(Vec::new())),
+                Err(error) => Err(WebhookError::Malformed(format!("{error:?}"))),
+            },
+        }
+    }
+}
+
+fn misbehave(behaviour: &str) -> Result<PaymentResult, PaymentError> {
+    match behaviour {
+        // Ways not to answer.
+        "panic" => panic!("it broke"),
+        "loop" => loop {
+            black_box(0);
+        },
+        "memory" => fill_memory(),
+        "recursion" => found(recurse(1).to_string()),
+        "sleep" => {
+            std::thread::sleep(Duration::from_secs(3_600));
+            found("awake".into())
+        }
+        "exit" => std::process::exit(3),
+        "random" => found(crypto::random_bytes(1 << 20).len().to_string()),
+        "charge-then-panic" => {
+            let _ = http::post(url()?).send();
+            panic!("it broke after the charge");
+        }
+        "unsent-then-panic" => {
+            let _ = http::post("https://public.test/never-granted").send();
+            panic!("it broke before the charge");
+        }
+        // Answers that break the contract.
+        "large-state" => found("x".repeat((8 << 10) + 1)),
+        "huge-answer" => found("x".repeat(5 << 20)),
+        "huge-list" => Ok(PaymentResult {
+            method: vec![(String::new(), "x".repeat(1_000)); 10_000],
+            ..pending()
+        }),
+        "script-url" => Ok(PaymentResult {
+            next_action: Some(NextAction::redirect_to("javascript:alert(1)")),
+            ..pending()
+        }),
+        "negative-total" => Ok(PaymentResult {
+            totals: Totals {
+                captured: Some(-1),
+                ..Totals::default()
+            },
+            ..pending()
+        }),
+        "nul" => found("a\0b".into()),
+        // Looking for what is not its own.
+        "look-around" => found(look_around()),
+        "count" => found(CALLS.fetch_add(1, Ordering::Relaxed).to_string()),
+        "tell-secret" => tell_secret(),
+        "keep" => {
+            cache::set("note", config::require("note")?.as_bytes(), 60);
+            found(String::new())
+        }
+        "recall" => found(match cache::get("note") {
+            Some(note) => String::from_utf8_lossy(&note).into_owned(),
+            None => "nothing".into(),
+        }),
+        "secret-name" => found(format!("{:?}", config::secret("only-here").is_ok())),
+        // Floods.
+        "log-flood" => {
+            for _ in 0..1_000 {
+                log::info(&"flood ".repeat(200), &[]);
+            }
+            found(String::new())
+        }
+        "stderr-flood" => {
+            for _ in 0..1_000 {
+                eprintln!("{}", "flood ".repeat(1_000));
+            }
+            found(String::new())
+        }
+        "requests" => {
+            let url = url()?;
+            let sent = (0..1_000).filter(|_| http::get(&url).send().is_ok()).count();
+            found(sent.to_string())
+        }
+        "request" => found(match http::get(url()?).send() {
+            Ok(response) => format!("{} {}", response.status, response.text()),
+            Err(error) => error.to_string(),
+        }),
+        "large-request" => found(
+            match http::post(url()?).body("text/plain", vec![0; 300 << 10]).send() {
+                Ok(response) => response.status.to_string(),
+                Err(error) => error.to_string(),
+            },
+        ),
+        other => Err(PaymentError::misconfigured(format!("no behaviour {other:?}"))),
+    }
+}
+
+fn pending() -> PaymentResult {
+    PaymentResult::new(PaymentStatus::Pending)
+}
+
+fn found(state: String) -> Result<PaymentResult, PaymentError> {
+    Ok(PaymentResult {
+        state: Some(state),
+        ..pending()
+    })
+}
+
+fn url() -> Result<String, PaymentError> {
+    Ok(config::require("url")?)
+}
+
+fn fill_memory() -> ! {
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(black_box(vec![1_u8; 1 << 20]));
+    }
+}
+
+#[expect(unconditional_recursion, reason = "the point of it")]
+fn recurse(depth: u64) -> u64 {
+    let ballast = black_box([depth; 64]);
+    recurse(black_box(depth + 1)) + ballast[depth as usize % 64]
+}
+
+fn look_around() -> String {
+    let files = ["/", ".", "/etc/passwd", "plugin.toml"].map(|path| std::fs::metadata(path).is_ok());
+    let dir = std::fs::read_dir("/").is_ok();
+    let socket = std::net::TcpStream::connect("127.0.0.1:80").is_ok();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").is_ok();
+    format!(
+        "variables {}, arguments {}, files {}, folder {dir}, socket {socket}, listener {listener}",
+        std::env::vars().count(),
+        std::env::args().count(),
+        files.iter().filter(|there| **there).count(),
+    )
+}
+
+/// In every way that it has.
+fn tell_secret() -> Result<PaymentResult, PaymentError> {
+    let secret = config::secret("api-key")?;
+    log::error(&format!("the key is {secret}"), &[("key", &secret)]);
+    eprintln!("the key is {secret}");
+    Err(PaymentError::internal(format!("the key is {secret}")))
+}
