@@ -106,8 +106,25 @@ pub enum CaptureMode {
     Manual,
 }
 
+impl CaptureMode {
+    /// Its spelling in the API and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Automatic => "automatic",
+            Self::Manual => "manual",
+        }
+    }
+
+    /// Reads the spelling of [`CaptureMode::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Automatic, Self::Manual]
+            .into_iter()
+            .find(|m| m.as_str() == text)
+    }
+}
+
 /// A postal address, as gateways want it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct GatewayAddress {
     pub name: Option<String>,
@@ -120,7 +137,7 @@ pub struct GatewayAddress {
 }
 
 /// Who pays.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Customer {
     pub id: Option<String>,

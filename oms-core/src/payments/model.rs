@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::gateway::{CaptureMode, Metadata, NextAction};
+use super::gateway::{CaptureMode, GatewayStatus, Metadata, NextAction, RefundStatus};
 use crate::id::{CaptureId, OrderId, PaymentId, RefundId};
+use crate::idempotency::IdempotencyKey;
 use crate::money::Money;
 use crate::time::Timestamp;
 
@@ -122,7 +123,162 @@ pub enum OperationStatus {
     Unknown,
 }
 
+/// Start the payment of an order. The amount is the order's total.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartPayment {
+    /// Makes a retry safe; required.
+    pub idempotency_key: IdempotencyKey,
+    /// The name of the merchant's account that takes the money.
+    pub account: String,
+    /// Where the gateway sends the customer when it is done.
+    pub return_url: Option<String>,
+    /// Whether the money is taken at once.
+    pub capture: CaptureMode,
+    /// A token that the gateway's browser library made.
+    pub instrument: Option<String>,
+    /// What goes with the token.
+    pub instrument_data: Metadata,
+    /// The customer's address in the network, for the gateway's fraud checks. Not part of the command: a retry may
+    /// come from another one.
+    pub customer_ip: Option<String>,
+}
+
+/// Take money that is authorized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapturePayment {
+    /// Makes a retry safe; required.
+    pub idempotency_key: IdempotencyKey,
+    /// How much; all that is left when none.
+    pub amount: Option<Money>,
+    /// Whether what is left is given up. When none: yes if nothing is left or if the gateway captures only once.
+    pub final_capture: Option<bool>,
+}
+
+/// Send captured money back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefundPayment {
+    /// Makes a retry safe; required.
+    pub idempotency_key: IdempotencyKey,
+    /// How much; all that is left when none.
+    pub amount: Option<Money>,
+    /// Why, at most 500 characters.
+    pub reason: Option<String>,
+}
+
+/// How an operator leads a payment out of review.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// What the gateway says now is right, even where it differs from the order.
+    Accept,
+    /// All that is captured goes back; what is not captured is given up. The order is not paid by it.
+    Refund,
+    /// Ask the gateway again and judge by the usual rules.
+    Sync,
+}
+
+impl Payment {
+    /// What the API shows as its status: what needs attention first, else what the gateway says.
+    pub fn shown_status(&self) -> &'static str {
+        match &self.attention {
+            Some(attention) => attention.as_str(),
+            None => self.status.as_str(),
+        }
+    }
+
+    /// Whether money may still come of it: an order has at most one such payment.
+    pub fn is_open(&self) -> bool {
+        use PaymentStatus::{ActionRequired, Authorized, Captured, Created, PartiallyCaptured, Pending};
+        match self.status {
+            Created | Pending | ActionRequired | Authorized | PartiallyCaptured => true,
+            status => self.attention == Some(Attention::Unknown) && status != Captured,
+        }
+    }
+
+    /// Minor units that may still be refunded: captured, and neither refunded nor promised.
+    pub fn refundable(&self) -> i64 {
+        let promised = self.refunds.iter().filter(|r| r.status.holds_money());
+        self.captured - promised.map(|r| r.amount.minor()).sum::<i64>()
+    }
+
+    /// Minor units that may still be captured: authorized, and neither captured nor asked for.
+    pub fn capturable(&self) -> i64 {
+        let asked = self.captures.iter().filter(|c| c.status.is_unsettled());
+        self.authorized - self.captured - asked.map(|c| c.amount.minor()).sum::<i64>()
+    }
+
+    /// Whether the gateway has still to say something, so that it is asked from time to time.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.attention == Some(Attention::Unknown)
+            || matches!(self.status, PaymentStatus::Created | PaymentStatus::Pending)
+            || self.captures.iter().any(|c| c.status.is_unsettled())
+            || self.refunds.iter().any(|r| r.status.is_unsettled())
+    }
+
+    /// An amount in the payment's currency. What cannot be money is corrupt.
+    pub(crate) fn money(&self, minor: i64) -> crate::error::Result<Money> {
+        Money::new(minor, self.amount.currency()).map_err(|detail| crate::error::Error::Corrupt {
+            table: "oms_payment",
+            column: "amount",
+            id: self.id.to_string(),
+            detail,
+        })
+    }
+}
+
+impl Attention {
+    /// Its spelling in the API and in the database, without the reason.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::NeedsReview(_) => "needs_review",
+        }
+    }
+}
+
+impl From<GatewayStatus> for PaymentStatus {
+    fn from(status: GatewayStatus) -> Self {
+        match status {
+            GatewayStatus::Pending => Self::Pending,
+            GatewayStatus::ActionRequired => Self::ActionRequired,
+            GatewayStatus::Authorized => Self::Authorized,
+            GatewayStatus::PartiallyCaptured => Self::PartiallyCaptured,
+            GatewayStatus::Captured => Self::Captured,
+            GatewayStatus::Canceled => Self::Canceled,
+            GatewayStatus::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<RefundStatus> for OperationStatus {
+    fn from(status: RefundStatus) -> Self {
+        match status {
+            RefundStatus::Pending => Self::Pending,
+            RefundStatus::Succeeded => Self::Succeeded,
+            RefundStatus::Failed => Self::Failed,
+            RefundStatus::Reversed => Self::Reversed,
+        }
+    }
+}
+
 impl PaymentStatus {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Created,
+        Self::Pending,
+        Self::ActionRequired,
+        Self::Authorized,
+        Self::PartiallyCaptured,
+        Self::Captured,
+        Self::Canceled,
+        Self::Failed,
+    ];
+
+    /// Reads the spelling of [`PaymentStatus::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+
     /// Its spelling in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -139,6 +295,28 @@ impl PaymentStatus {
 }
 
 impl OperationStatus {
+    /// Reads the spelling of [`OperationStatus::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Pending,
+            Self::Succeeded,
+            Self::Failed,
+            Self::Reversed,
+            Self::Unknown,
+        ]
+        .into_iter()
+        .find(|s| s.as_str() == text)
+    }
+
+    /// Whether the outcome is still to come.
+    pub(crate) const fn is_unsettled(self) -> bool {
+        matches!(self, Self::Pending | Self::Unknown)
+    }
+
+    /// Whether a refund in this state may have sent money, or still may.
+    pub(crate) const fn holds_money(self) -> bool {
+        matches!(self, Self::Pending | Self::Succeeded | Self::Unknown)
+    }
     /// Its spelling in the API and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,0 +1,231 @@
+//! Finding out what became of a payment: on a schedule, by asking the gateway or by sending the same request again.
+
+use std::time::Duration;
+
+use super::gateway::{Call, Decline, GatewayError, Snapshot, SyncRequest};
+use super::gateways;
+use super::locked::Locked;
+use super::merge::News;
+use super::model::{Attention, OperationStatus, Payment, PaymentStatus};
+use super::operation;
+use super::store::attempts::{Attempt, Operation, Progress};
+use super::{refunds, store};
+use crate::actor::Actor;
+use crate::error::{Error, Result};
+use crate::id::{AttemptId, PaymentId};
+use crate::jobs::{Job, JobError, NewJob, enqueue};
+use crate::oms::Oms;
+use crate::orders::OrderState;
+use crate::time::Timestamp;
+
+/// When the gateway is first asked what became of an operation.
+pub(super) const FIRST_DELAY: Duration = Duration::from_secs(30);
+
+/// Days of asking once a day, after the short delays.
+const DAYS: i64 = 7;
+
+/// An attempt that is in flight for so long was left there by a crash: no call takes more than half of it.
+const RESCUE_AFTER: Duration = Duration::from_secs(120);
+
+/// How long to wait after so many looks; none when the schedule ends.
+pub(super) fn delay(looks: i64) -> Option<Duration> {
+    let day = Duration::from_secs(24 * 3600);
+    match looks {
+        ..=0 => Some(FIRST_DELAY),
+        1 => Some(Duration::from_secs(2 * 60)),
+        2 => Some(Duration::from_secs(10 * 60)),
+        3 => Some(Duration::from_secs(3600)),
+        _ => (looks < 4 + DAYS).then_some(day),
+    }
+}
+
+/// One for each payment.
+pub(super) fn job(payment: PaymentId, at: Timestamp) -> NewJob {
+    NewJob::at(at, Job::ReconcilePayment { payment }).unique(payment)
+}
+
+/// Handler of `ReconcilePayment`.
+pub(crate) async fn reconcile(oms: &Oms, id: PaymentId) -> std::result::Result<(), JobError> {
+    if let Err(e) = find_out(oms, id).await {
+        tracing::warn!(payment.id = %id, error = %e, "a payment could not be reconciled now");
+    }
+    match next_look(oms, id).await? {
+        Some(at) => Err(JobError::Again(at)),
+        None => Ok(()),
+    }
+}
+
+async fn find_out(oms: &Oms, id: PaymentId) -> Result<()> {
+    let mut tx = oms.db().read().await?;
+    let payment = store::get(&mut tx, id).await?;
+    let attempts = store::attempts::of_payment(&mut tx, id).await?;
+    tx.rollback().await?;
+    let unknown = |a: &&Attempt| a.status == Progress::Unknown;
+    for attempt in attempts
+        .iter()
+        .filter(unknown)
+        .filter(|a| a.operation == Operation::Refund)
+    {
+        refunds::another_try(oms, &payment, attempt.id).await?;
+    }
+    let start = attempts.iter().find(|a| a.operation == Operation::Start);
+    match start {
+        Some(start) if payment.reference.is_none() && start.status == Progress::Unknown => {
+            start_again_or_look(oms, &payment, start.id).await
+        }
+        _ => look(oms, &Actor::System, id).await.map(drop),
+    }
+}
+
+/// Without a reference the same request under the same key tells most, as long as its success is still wanted.
+async fn start_again_or_look(oms: &Oms, payment: &Payment, start: AttemptId) -> Result<()> {
+    let mut tx = oms.db().read().await?;
+    let order = crate::orders::settle::load_locked(&mut tx, payment.order).await?;
+    tx.rollback().await?;
+    if order.state != OrderState::AwaitingPayment {
+        return look(oms, &Actor::System, payment.id).await.map(drop);
+    }
+    let till = gateways::pinned(oms, payment).await?;
+    if let Some((payment, attempt)) = operation::begin_again(oms, start, payment.id).await? {
+        operation::carry_out(oms, &Actor::System, &till, &payment, &attempt).await?;
+    }
+    Ok(())
+}
+
+/// Asks the gateway where the payment stands and takes the answer in.
+pub(super) async fn look(oms: &Oms, actor: &Actor, id: PaymentId) -> Result<Payment> {
+    let mut tx = oms.db().read().await?;
+    let payment = store::get(&mut tx, id).await?;
+    tx.rollback().await?;
+    let answer = ask(oms, &payment).await?;
+    let mut tx = oms.db().write().await?;
+    let mut locked = Locked::load(&mut tx, id, actor, oms.now()).await?;
+    hear(&mut locked, answer.as_ref(), false)?;
+    let payment = locked.save(&mut tx).await?;
+    tx.commit().await?;
+    oms.ring();
+    Ok(payment)
+}
+
+/// The gateway's answer; none when it has never seen the payment.
+pub(super) async fn ask(oms: &Oms, payment: &Payment) -> Result<Option<Snapshot>> {
+    let till = gateways::pinned(oms, payment).await?;
+    let now = oms.now();
+    let call = Call {
+        idempotency_key: AttemptId::new(now).to_string(),
+        attempt: 1,
+        now,
+        test_mode: payment.test_mode,
+    };
+    let request = SyncRequest {
+        call,
+        payment: payment.id,
+        reference: payment.reference.clone(),
+        state: payment.state.clone(),
+    };
+    let patience = Duration::from_secs(60);
+    let answer = tokio::time::timeout(patience, till.gateway.sync(&till.account, request)).await;
+    let late = || {
+        Err(GatewayError::Unavailable(
+            "the adapter did not answer in time".into(),
+        ))
+    };
+    match answer.unwrap_or_else(|_| late()) {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(GatewayError::NotFound(_)) if payment.reference.is_none() => Ok(None),
+        Err(source) => Err(Error::Gateway {
+            account: payment.account.clone(),
+            source,
+        }),
+    }
+}
+
+/// Takes the answer of [`ask`] in.
+pub(super) fn hear(locked: &mut Locked, answer: Option<&Snapshot>, accepted: bool) -> Result<()> {
+    let Some(snapshot) = answer else {
+        never_happened(locked);
+        return Ok(());
+    };
+    locked.hear_snapshot(snapshot, accepted)?;
+    // What the gateway does not show at the second look never happened; at the first it may have been too early.
+    if locked.payment.sync_tries >= 1 {
+        let (now, captured) = (locked.now, locked.payment.captured);
+        let done = |c: &&super::model::Capture| c.status == OperationStatus::Succeeded;
+        let known: i64 = locked
+            .payment
+            .captures
+            .iter()
+            .filter(done)
+            .map(|c| c.amount.minor())
+            .sum();
+        let unknown = |c: &&mut super::model::Capture| c.status == OperationStatus::Unknown;
+        let captures = &mut locked.payment.captures;
+        for capture in captures
+            .iter_mut()
+            .filter(unknown)
+            .filter(|c| c.amount.minor() > captured - known)
+        {
+            capture.status = OperationStatus::Failed;
+            capture.updated_at = now;
+        }
+    }
+    Ok(())
+}
+
+/// The gateway has never seen it. Not while the call may still be on its way, nor after it was heard of by an event.
+fn never_happened(locked: &mut Locked) {
+    let calling = locked.attempts.iter().any(|a| a.status == Progress::InFlight);
+    if calling || locked.payment.status != PaymentStatus::Created {
+        return;
+    }
+    locked.hear(&News::declined(&Decline {
+        code: "never_started".into(),
+        message: "the gateway has never seen this payment".into(),
+    }));
+}
+
+/// Counts the look. None when nothing is left to find out, or nobody but a person can.
+async fn next_look(oms: &Oms, id: PaymentId) -> Result<Option<Timestamp>> {
+    let mut tx = oms.db().write().await?;
+    let mut locked = Locked::load(&mut tx, id, &Actor::System, oms.now()).await?;
+    if !locked.payment.is_unsettled() {
+        tx.rollback().await?;
+        return Ok(None);
+    }
+    locked.payment.sync_tries += 1;
+    let next = delay(locked.payment.sync_tries);
+    if next.is_none() {
+        locked.need_review("the gateway does not say what became of it");
+    }
+    locked.save(&mut tx).await?;
+    tx.commit().await?;
+    Ok(next.map(|delay| oms.now() + delay))
+}
+
+/// Handler of `RescueAttempts`: what a crash left between its two transactions becomes unknown, and whatever is unknown
+/// has a job that finds out.
+pub(crate) async fn rescue_attempts(oms: &Oms) -> std::result::Result<(), JobError> {
+    let mut tx = oms.db().read().await?;
+    let before = oms.now() - RESCUE_AFTER;
+    let stale = store::attempts::stale(&mut tx, before, 100).await?;
+    let unknown = store::with_attention(&mut tx, "unknown", None, 1_000).await?;
+    tx.rollback().await?;
+    for attempt in stale {
+        tracing::warn!(payment.id = %attempt.payment, attempt.id = %attempt.id, "an attempt was left in flight");
+        operation::give_up(oms, &attempt, before).await?;
+    }
+    let at = oms.now() + FIRST_DELAY;
+    let jobs: Vec<_> = unknown.iter().map(|payment| job(payment.id, at)).collect();
+    if !jobs.is_empty() {
+        let mut tx = oms.db().write().await?;
+        enqueue(&mut tx, oms.now(), &jobs).await?;
+        tx.commit().await?;
+        oms.ring();
+    }
+    Ok(())
+}
+
+/// Whether a payment is under review.
+pub(super) fn in_review(payment: &Payment) -> bool {
+    matches!(payment.attention, Some(Attention::NeedsReview(_)))
+}

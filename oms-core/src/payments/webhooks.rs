@@ -1,0 +1,334 @@
+//! Webhooks: what a gateway tells by itself. Each event is kept and applied in one transaction, once.
+
+use std::time::Duration;
+
+use super::gateway::{
+    Change, Delivery, GatewayEvent, Proof, Received, RefundReport, Reply, Verified, WebhookError,
+};
+use super::locked::Locked;
+use super::merge::News;
+use super::model::Attention;
+use super::start::webhook_url;
+use super::store::inbox::{self, InboxEntry, InboxStatus};
+use super::{gateways, reconcile, store};
+use crate::actor::Actor;
+use crate::db::{Table, Tx, lock};
+use crate::error::{Error, Result};
+use crate::id::{InboxId, PaymentId};
+use crate::jobs::{Job, JobError, NewJob, enqueue};
+use crate::oms::Oms;
+use crate::page::{Page, PageRequest};
+
+/// How long an adapter may take over a webhook.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many references of an unsigned hint are looked at: nobody vouches for them.
+const MAX_HINTS: usize = 50;
+
+/// What came of a webhook, for the server to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WebhookOutcome {
+    /// Kept, or known already: 2xx, with this body if any.
+    Accepted(Option<Reply>),
+    /// A handshake: answer with this.
+    Challenge(Reply),
+    /// Missing, wrong or stale signature, or not readable: 400. Nothing was kept.
+    Refused(WebhookError),
+    /// It could not be checked or kept now: 503, so that the gateway sends it again. For the log, not for the sender.
+    Unavailable(String),
+}
+
+pub(super) async fn receive(oms: Oms, account: String, mut delivery: Delivery) -> Result<WebhookOutcome> {
+    let till = match gateways::active(&oms, oms.account(&account)?).await {
+        Ok(till) => till,
+        Err(e) => return Ok(WebhookOutcome::Unavailable(e.to_string())),
+    };
+    // The library's own clock, address and tolerance, whatever the caller filled in.
+    delivery.received_at = oms.now();
+    delivery.tolerance_seconds = till.account.tolerance_seconds.max(1);
+    if let Some(url) = webhook_url(&oms, &account) {
+        delivery.url = url;
+    }
+    let received = till
+        .gateway
+        .receive(&till.account, Proof::new(), delivery.clone());
+    let received = match tokio::time::timeout(PATIENCE, received).await {
+        Ok(Ok(received)) => received,
+        Ok(Err(e @ (WebhookError::Misconfigured(_) | WebhookError::Unavailable(_)))) => {
+            return Ok(WebhookOutcome::Unavailable(e.to_string()));
+        }
+        Ok(Err(e)) => return Ok(WebhookOutcome::Refused(e)),
+        Err(_) => {
+            return Ok(WebhookOutcome::Unavailable(
+                "the adapter did not answer in time".into(),
+            ));
+        }
+    };
+    let kept = match received {
+        Received::Challenge(reply) => return Ok(WebhookOutcome::Challenge(reply)),
+        Received::UnsignedHint(references) => look_at(&oms, &account, &references).await.map(|()| None),
+        Received::Verified(verified) => keep_all(&oms, &account, verified, &delivery).await,
+    };
+    Ok(match kept {
+        Ok(reply) => WebhookOutcome::Accepted(reply),
+        Err(e) => WebhookOutcome::Unavailable(e.to_string()),
+    })
+}
+
+/// Nothing of an unsigned hint is believed but that it may be worth asking.
+async fn look_at(oms: &Oms, account: &str, references: &[String]) -> Result<()> {
+    let mut tx = oms.db().write().await?;
+    let now = oms.now();
+    for reference in references.iter().take(MAX_HINTS) {
+        let payment = match reference.parse() {
+            Ok(id) => of_account(&mut tx, account, id).await?,
+            Err(_) => store::by_reference(&mut tx, account, reference).await?,
+        };
+        if let Some(payment) = payment {
+            store::hasten_reconcile(&mut tx, payment, now).await?;
+            enqueue(&mut tx, now, &[reconcile::job(payment, now)]).await?;
+        }
+    }
+    tx.commit().await?;
+    oms.ring();
+    Ok(())
+}
+
+/// A transaction for each event, so that events that come together in any order cannot block each other. After a
+/// failure in the middle the gateway sends all of them again, and those that are kept are known by their ids.
+async fn keep_all(
+    oms: &Oms,
+    account: &str,
+    verified: Verified,
+    delivery: &Delivery,
+) -> Result<Option<Reply>> {
+    let (events, reply) = verified.into_parts();
+    for event in events {
+        let now = oms.now();
+        let mut entry = InboxEntry {
+            id: InboxId::new(now),
+            account: account.into(),
+            event_id: event.id.clone(),
+            kind: event.kind.clone(),
+            payment: None,
+            reference: event.reference.clone(),
+            status: InboxStatus::Failed,
+            detail: None,
+            tries: 1,
+            received_at: delivery.received_at,
+            applied_at: None,
+            event,
+        };
+        match keep(oms, &mut entry, delivery).await {
+            Err(e) if !e.is_retryable() => {
+                tracing::error!(account, event.id = %entry.event_id, error = %e, "a webhook event could not be applied");
+                keep_failed(oms, entry, delivery, &e).await?;
+            }
+            kept => kept?,
+        }
+    }
+    Ok(reply)
+}
+
+async fn keep(oms: &Oms, entry: &mut InboxEntry, delivery: &Delivery) -> Result<()> {
+    let mut tx = oms.db().write().await?;
+    if inbox::insert(&mut tx, entry, delivery).await? {
+        apply(oms, &mut tx, entry).await?;
+        tx.commit().await?;
+        oms.ring();
+        Ok(())
+    } else {
+        tx.rollback().await
+    }
+}
+
+/// It would fail again and again: kept for an operator, who can replay it.
+async fn keep_failed(oms: &Oms, mut entry: InboxEntry, delivery: &Delivery, why: &Error) -> Result<()> {
+    entry.status = InboxStatus::Failed;
+    entry.detail = Some(why.to_string());
+    let mut tx = oms.db().write().await?;
+    inbox::insert(&mut tx, &entry, delivery).await?;
+    tx.commit().await
+}
+
+/// Applies an event whose row is held by this transaction, and stores what became of it.
+async fn apply(oms: &Oms, tx: &mut Tx, entry: &mut InboxEntry) -> Result<()> {
+    let now = oms.now();
+    entry.detail = None;
+    if entry.event.change == Change::Irrelevant {
+        entry.status = InboxStatus::Irrelevant;
+        return inbox::update(tx, entry).await;
+    }
+    entry.payment = find(tx, &entry.account, &entry.event).await?;
+    let Some(payment) = entry.payment else {
+        entry.status = InboxStatus::Unmatched;
+        if let Some(delay) = reconcile::delay(entry.tries - 1) {
+            let inbox = entry.id;
+            let job = NewJob::at(now + delay, Job::MatchWebhook { inbox }).unique(inbox);
+            enqueue(tx, now, &[job]).await?;
+        }
+        return inbox::update(tx, entry).await;
+    };
+    let actor = Actor::Gateway(entry.account.clone());
+    let mut locked = Locked::load(tx, payment, &actor, now).await?;
+    hear(&mut locked, &entry.event);
+    locked.save(tx).await?;
+    entry.status = InboxStatus::Applied;
+    entry.applied_at = Some(now);
+    inbox::update(tx, entry).await
+}
+
+/// Our own id where the gateway repeats it, else its own. Never another account's payment.
+async fn find(tx: &mut Tx, account: &str, event: &GatewayEvent) -> Result<Option<PaymentId>> {
+    if let Some(id) = event.payment {
+        return of_account(tx, account, id).await;
+    }
+    if let Some(reference) = &event.reference
+        && let Some(id) = store::by_reference(tx, account, reference).await?
+    {
+        return Ok(Some(id));
+    }
+    if let Change::Refund {
+        refund: Some(refund), ..
+    } = &event.change
+    {
+        return match store::payment_of_refund(tx, *refund).await {
+            Ok(id) => of_account(tx, account, id).await,
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(e) => Err(e),
+        };
+    }
+    Ok(None)
+}
+
+async fn of_account(tx: &mut Tx, account: &str, id: PaymentId) -> Result<Option<PaymentId>> {
+    match store::get(tx, id).await {
+        Ok(payment) => Ok((payment.account == account).then_some(id)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn hear(locked: &mut Locked, event: &GatewayEvent) {
+    match &event.change {
+        Change::Payment {
+            status,
+            totals,
+            decline_code,
+            ..
+        } => {
+            let status = status.map(Into::into);
+            locked.hear(&News::event(event, status, totals, decline_code.as_deref()));
+        }
+        Change::Refund {
+            refund,
+            reference,
+            status,
+            amount,
+        } => {
+            let currency = locked.payment.amount.currency();
+            if let Some((minor, told)) = amount
+                && !told.eq_ignore_ascii_case(currency.code())
+            {
+                locked.need_review(format!("the gateway reports a refund of {minor} in {told}"));
+                return;
+            }
+            let report = RefundReport {
+                refund: *refund,
+                status: *status,
+                reference: Some(reference.clone()),
+                amount: amount.as_ref().map(|(minor, _)| *minor),
+            };
+            match locked.match_refund(&report) {
+                Some(id) => locked.refund_told(id, &report),
+                // Made at the gateway, or ahead of our own answer: the gateway tells which.
+                None => locked.ask = true,
+            }
+        }
+        Change::Dispute {
+            reference,
+            opened,
+            won,
+            reason,
+        } => dispute(locked, reference, *opened, *won, reason.as_deref()),
+        Change::NeedsSync => locked.ask = true,
+        Change::Irrelevant => {}
+    }
+}
+
+/// An open or lost dispute needs a person; one that was won lifts its own review.
+fn dispute(locked: &mut Locked, reference: &str, opened: bool, won: Option<bool>, reason: Option<&str>) {
+    let name = format!("dispute {reference}");
+    let text = |what: &str| match reason {
+        Some(reason) => format!("{name} {what}: {reason}"),
+        None => format!("{name} {what}"),
+    };
+    let of_this = |attention: &Option<Attention>| matches!(attention, Some(Attention::NeedsReview(r)) if r.starts_with(&name));
+    match (opened, won) {
+        (true, _) => locked.need_review(text("opened")),
+        (false, Some(true)) if of_this(&locked.payment.attention) => locked.payment.attention = None,
+        (false, Some(true)) => {}
+        (false, _) => {
+            if of_this(&locked.payment.attention) {
+                locked.payment.attention = None;
+            }
+            locked.need_review(text(if won == Some(false) { "lost" } else { "closed" }));
+        }
+    }
+}
+
+/// Handler of `MatchWebhook`.
+pub(crate) async fn match_webhook(oms: &Oms, id: InboxId) -> std::result::Result<(), JobError> {
+    let entry = apply_again(oms, id).await?;
+    match (entry.status, reconcile::delay(entry.tries - 1)) {
+        (InboxStatus::Unmatched, Some(delay)) => Err(JobError::Again(oms.now() + delay)),
+        (InboxStatus::Unmatched, None) => {
+            tracing::warn!(inbox.id = %id, account = entry.account, "the payment of a webhook event was never found");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Applies a kept event that had no effect yet. One that had is left alone.
+async fn apply_again(oms: &Oms, id: InboxId) -> Result<InboxEntry> {
+    let mut tx = oms.db().write().await?;
+    lock(&mut tx, Table::Inbox, &[id.uuid()]).await?;
+    let mut entry = inbox::get(&mut tx, id).await?;
+    if entry.status == InboxStatus::Applied {
+        tx.rollback().await?;
+        return Ok(entry);
+    }
+    entry.tries += 1;
+    apply(oms, &mut tx, &mut entry).await?;
+    tx.commit().await?;
+    oms.ring();
+    Ok(entry)
+}
+
+pub(super) async fn list(
+    oms: &Oms,
+    actor: &Actor,
+    page: &PageRequest,
+    status: Option<InboxStatus>,
+) -> Result<Page<InboxEntry>> {
+    actor.require_operator()?;
+    let (limit, before) = (page.limit()?, page.after()?);
+    let mut tx = oms.db().read().await?;
+    let rows = inbox::list(&mut tx, status, before, limit + 1).await?;
+    tx.rollback().await?;
+    Ok(Page::cut(rows, limit, |entry| entry.id))
+}
+
+/// Applies a kept event anew, also one that was applied: merging it twice changes nothing.
+pub(super) async fn replay(oms: Oms, actor: Actor, id: InboxId) -> Result<InboxEntry> {
+    actor.require_operator()?;
+    let mut tx = oms.db().write().await?;
+    lock(&mut tx, Table::Inbox, &[id.uuid()]).await?;
+    let mut entry = inbox::get(&mut tx, id).await?;
+    entry.tries += 1;
+    apply(&oms, &mut tx, &mut entry).await?;
+    tx.commit().await?;
+    oms.ring();
+    Ok(entry)
+}
