@@ -80,6 +80,19 @@ pub struct NewBusiness {
     pub phone: Option<String>,
 }
 
+impl NewBusiness {
+    /// A business with no more than a name.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            city: None,
+            country: None,
+            description: None,
+            phone: None,
+        }
+    }
+}
+
 /// Change a business. `None` leaves a field as it is, `Some(None)` clears it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "as in NewBusiness")]
@@ -182,6 +195,24 @@ pub struct NewProduct {
     pub variants: Vec<NewVariant>,
     /// Names of registered media, at most [`Product::MAX_IMAGES`].
     pub images: Vec<String>,
+}
+
+impl NewProduct {
+    /// A product with one variant and no more than a name.
+    pub fn new(business: BusinessId, name: impl Into<String>, sku: impl Into<String>, price: Money) -> Self {
+        Self {
+            business,
+            name: name.into(),
+            category: None,
+            description: None,
+            variants: vec![NewVariant {
+                sku: sku.into(),
+                name: None,
+                price,
+            }],
+            images: Vec::new(),
+        }
+    }
 }
 
 /// A variant to add.

@@ -91,6 +91,21 @@ impl StockLevel {
 }
 
 impl Adjust {
+    /// So many units more, or less when negative.
+    pub fn new(
+        idempotency_key: IdempotencyKey,
+        sku: impl Into<String>,
+        delta: i64,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self {
+            sku: sku.into(),
+            delta,
+            reason: reason.into(),
+            idempotency_key,
+        }
+    }
+
     /// The most units of one adjustment.
     pub const MAX: i64 = 1_000_000_000;
 

@@ -297,6 +297,20 @@ pub struct NewLine {
 impl PlaceOrder {
     /// The most lines of one order.
     pub const MAX_LINES: usize = 500;
+
+    /// SKUs and units, without an address or a note.
+    pub fn new<'a>(idempotency_key: IdempotencyKey, lines: impl IntoIterator<Item = (&'a str, i64)>) -> Self {
+        let lines = lines.into_iter().map(|(sku, quantity)| NewLine {
+            sku: sku.into(),
+            quantity,
+        });
+        Self {
+            idempotency_key,
+            lines: lines.collect(),
+            shipping_address: None,
+            note: None,
+        }
+    }
 }
 
 impl NewLine {

@@ -79,6 +79,21 @@ pub struct Features {
     pub client_tokens: bool,
 }
 
+impl GatewayInfo {
+    /// A native adapter that takes every currency and can do nothing but start payments: set the rest.
+    pub fn native(id: impl Into<String>) -> Self {
+        let id = id.into();
+        Self {
+            name: id.clone(),
+            id,
+            version: env!("CARGO_PKG_VERSION").into(),
+            digest: None,
+            features: Features::default(),
+            currencies: Vec::new(),
+        }
+    }
+}
+
 /// Pairs of texts, kept in order.
 pub type Metadata = Vec<(String, String)>;
 
@@ -335,6 +350,38 @@ pub struct PaymentReport {
     pub method: Metadata,
     /// Why it failed, where it did.
     pub decline: Option<Decline>,
+}
+
+impl PaymentReport {
+    /// A report of the status alone.
+    pub fn new(status: GatewayStatus) -> Self {
+        Self {
+            status,
+            reference: None,
+            operation_reference: None,
+            totals: Totals::default(),
+            next_action: None,
+            expires_at: None,
+            state: None,
+            method: Metadata::new(),
+            decline: None,
+        }
+    }
+
+    /// All of the money was taken at once, under this reference.
+    pub fn captured(reference: impl Into<String>, amount: Money) -> Self {
+        let totals = Totals {
+            currency: Some(amount.currency().to_string()),
+            authorized: Some(amount.minor()),
+            captured: Some(amount.minor()),
+            ..Totals::default()
+        };
+        Self {
+            reference: Some(reference.into()),
+            totals,
+            ..Self::new(GatewayStatus::Captured)
+        }
+    }
 }
 
 /// What a gateway answers about a refund.

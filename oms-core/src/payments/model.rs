@@ -328,3 +328,18 @@ impl OperationStatus {
         }
     }
 }
+
+impl StartPayment {
+    /// A payment that is captured at once at this account, without the optional facts.
+    pub fn new(idempotency_key: IdempotencyKey, account: impl Into<String>) -> Self {
+        Self {
+            idempotency_key,
+            account: account.into(),
+            return_url: None,
+            capture: CaptureMode::Automatic,
+            instrument: None,
+            instrument_data: Metadata::new(),
+            customer_ip: None,
+        }
+    }
+}
