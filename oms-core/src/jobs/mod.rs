@@ -1,6 +1,22 @@
 //! Background jobs: a table beside the business tables, so that a job exists exactly when its cause was committed.
+//!
+//! ```text
+//! enqueue -> ready --claim--> running --+--> done (deleted)
+//!              ^                        +--> dead (oms_job_dead) --retry--> ready
+//!              +-- failed, given back, or the lease ran out
+//! ```
 
+mod admin;
+mod exchange;
+mod purge;
+mod rules;
+mod run;
+mod schedule;
 mod store;
+mod worker;
+
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +24,9 @@ use crate::error::Error;
 use crate::id::{FulfillmentId, InboxId, OrderId, PaymentId, RefundId, UserId};
 use crate::time::Timestamp;
 
+pub use admin::{JobCount, JobFilter, JobState, JobView, Jobs};
 pub(crate) use store::enqueue;
+pub use worker::Worker;
 
 /// What can be done in the background. Payloads carry ids, not data; every handler is safe to run twice.
 /// Old variants stay until the last job of their kind is done.
@@ -36,7 +54,7 @@ pub(crate) enum Job {
     ExpireOrders,
     /// Periodic: attempts that a crash left between their two transactions.
     RescueAttempts,
-    /// Periodic: tokens, sessions and idempotency keys past their time.
+    /// Periodic: tokens and sessions past their time.
     Purge,
 }
 

@@ -1,29 +1,91 @@
+//! The SQL of the queue. A job is ready when `leased_until` is null and running otherwise; its `lease` rises at each
+//! claim. Whatever ends a run names the lease it ran under, so a worker that was asleep changes nothing.
+
+use std::fmt::Write as _;
+
+use sqlx::AssertSqlSafe;
 use sqlx::types::Json;
 
-use super::{Job, NewJob};
+use super::{Job, JobError, NewJob};
 use crate::db::{Tx, run};
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::time::Timestamp;
 
+/// Rows of one INSERT: six values each stay far below what a statement may carry.
+const INSERT_ROWS: usize = 500;
+
+/// A job that this process runs, under the lease it got when it claimed it.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct Running {
+    pub(crate) id: JobId,
+    pub(crate) kind: String,
+    pub(super) payload: String,
+    /// This one included.
+    pub(crate) attempt: i64,
+    pub(crate) lease: i64,
+}
+
+impl Running {
+    /// What is to be done. A payload that cannot be read may come from a newer program: it is tried again.
+    pub(crate) fn job(&self) -> Result<Job, JobError> {
+        let unreadable = |e: serde_json::Error| JobError::retry(format!("unreadable payload: {e}"));
+        let payload: serde_json::Value = serde_json::from_str(&self.payload).map_err(unreadable)?;
+        serde_json::from_value(serde_json::json!({ "kind": self.kind, "payload": payload }))
+            .map_err(unreadable)
+    }
+}
+
+/// What becomes of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    Done,
+    /// Ready again at this time. An attempt that does not count is given back.
+    Later {
+        at: Timestamp,
+        counts: bool,
+        error: Option<String>,
+    },
+    /// To the dead letters.
+    Dead(String),
+}
+
+/// A run whose lease ran out: its worker died or lost the database.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct Lost {
+    pub(super) id: JobId,
+    pub(super) kind: String,
+    pub(super) attempt: i64,
+    pub(super) lease: i64,
+}
+
 /// Adds jobs in the caller's transaction. Ring the doorbell after the commit: `oms.ring()`.
 pub(crate) async fn enqueue(tx: &mut Tx, now: Timestamp, jobs: &[NewJob]) -> Result<()> {
-    for new in jobs {
-        let (kind, payload) = split(&new.job)?;
+    let mut sorted: Vec<&NewJob> = jobs.iter().collect();
+    // Two transactions that add the same unique jobs meet at the first of them, and cannot wait for each other.
+    sorted.sort_by(|a, b| a.unique_key.cmp(&b.unique_key));
+    for chunk in sorted.chunks(INSERT_ROWS) {
+        let rows = chunk
+            .iter()
+            .map(|new| split(&new.job))
+            .collect::<Result<Vec<_>>>()?;
+        let sql = format!(
+            "INSERT INTO oms_job (id, kind, payload, unique_key, run_at, created_at)
+             VALUES {} ON CONFLICT DO NOTHING",
+            tuples(1, 6, rows.len())
+        );
         run!(tx, |conn| {
-            sqlx::query(
-                "INSERT INTO oms_job (id, kind, payload, unique_key, run_at, created_at)
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-            )
-            .bind(JobId::new(now))
-            .bind(kind)
-            .bind(Json(payload))
-            .bind(new.unique_key.as_deref())
-            .bind(new.run_at)
-            .bind(now)
-            .execute(conn)
-            .await
-            .map(drop)
+            let mut query = sqlx::query(AssertSqlSafe(sql));
+            for (new, (kind, payload)) in chunk.iter().zip(rows) {
+                query = query
+                    .bind(JobId::new(now))
+                    .bind(kind)
+                    .bind(Json(payload))
+                    .bind(new.unique_key.as_deref())
+                    .bind(new.run_at)
+                    .bind(now);
+            }
+            query.execute(conn).await.map(drop)
         })?;
     }
     Ok(())
@@ -35,5 +97,278 @@ fn split(job: &Job) -> Result<(String, serde_json::Value)> {
     match value["kind"].take() {
         serde_json::Value::String(kind) => Ok((kind, value["payload"].take())),
         _ => Err(Error::Internal("a job without a kind".into())),
+    }
+}
+
+/// Finishes a job in the transaction of its effect, so that both happen exactly once. An error when another worker
+/// holds the job by now: the caller rolls back and leaves the effect to it.
+pub(crate) async fn finish_in(tx: &mut Tx, job: &Running) -> Result<()> {
+    match end_done(tx, &[(job.id, job.lease)]).await? {
+        1 => Ok(()),
+        _ => Err(Error::InvalidState {
+            what: "job",
+            state: "not ours".into(),
+            detail: "its lease ran out and another worker has it",
+        }),
+    }
+}
+
+/// Plans each statement of this transaction for the table as it is. A plan that was kept from when the queue was
+/// empty reads the whole table, and stays in use after the table has grown.
+pub(super) async fn plan_afresh(tx: &mut Tx) -> Result<()> {
+    // SQLite plans by its schema, not by its rows, and has nothing to set.
+    let sql = tx.pick("SELECT 1", "SET LOCAL plan_cache_mode = force_custom_plan");
+    run!(tx, |conn| sqlx::query(sql).execute(conn).await.map(drop))?;
+    Ok(())
+}
+
+/// The jobs of these kinds that are due, the oldest first, locked until the transaction ends. Those that another
+/// worker is claiming now are skipped.
+pub(super) async fn due(
+    tx: &mut Tx,
+    now: Timestamp,
+    kinds: &[&'static str],
+    limit: i64,
+) -> Result<Vec<(JobId, String)>> {
+    let sql = due_sql(tx, kinds.len());
+    let rows = run!(tx, |conn| {
+        let mut query = sqlx::query_as(AssertSqlSafe(sql)).bind(now).bind(limit);
+        for kind in kinds {
+            query = query.bind(*kind);
+        }
+        query.fetch_all(conn).await
+    })?;
+    Ok(rows)
+}
+
+/// Walks the index `oms_job_ready` from its oldest entry.
+pub(super) fn due_sql(tx: &Tx, kinds: usize) -> String {
+    // SQLite has one writer, so nobody else can have the rows locked.
+    let lock = tx.pick("", "FOR UPDATE SKIP LOCKED");
+    format!(
+        "SELECT id, kind FROM oms_job
+         WHERE leased_until IS NULL AND run_at <= $1 AND kind IN {}
+         ORDER BY run_at, id LIMIT $2 {lock}",
+        tuples(3, kinds, 1)
+    )
+}
+
+/// Leases jobs that [`due`] has locked.
+pub(super) async fn lease(
+    tx: &mut Tx,
+    worker: &str,
+    now: Timestamp,
+    until: Timestamp,
+    ids: &[JobId],
+) -> Result<Vec<Running>> {
+    let sql = lease_sql(tx, ids.len());
+    let rows = run!(tx, |conn| {
+        let mut query = sqlx::query_as(AssertSqlSafe(sql))
+            .bind(now)
+            .bind(until)
+            .bind(worker);
+        for id in ids {
+            query = query.bind(*id);
+        }
+        query.fetch_all(conn).await
+    })?;
+    Ok(rows)
+}
+
+pub(super) fn lease_sql(tx: &Tx, ids: usize) -> String {
+    format!(
+        "UPDATE oms_job SET attempt = attempt + 1, lease = lease + 1, worker = $3,
+                leased_until = {} + ($2 - $1)
+         WHERE id IN {}
+         RETURNING id, kind, CAST(payload AS TEXT) AS payload, attempt, lease",
+        clock(tx),
+        tuples(4, ids, 1)
+    )
+}
+
+/// Prolongs leases and says which are still held.
+pub(super) async fn heartbeat(
+    tx: &mut Tx,
+    now: Timestamp,
+    until: Timestamp,
+    held: &[(JobId, i64)],
+) -> Result<Vec<JobId>> {
+    let sql = heartbeat_sql(tx, held.len());
+    let rows = run!(tx, |conn| {
+        let mut query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(now).bind(until);
+        for (id, lease) in held {
+            query = query.bind(*id).bind(*lease);
+        }
+        query.fetch_all(conn).await
+    })?;
+    Ok(rows)
+}
+
+pub(super) fn heartbeat_sql(tx: &Tx, held: usize) -> String {
+    format!(
+        "UPDATE oms_job SET leased_until = {} + ($2 - $1)
+         WHERE leased_until IS NOT NULL AND (id, lease) IN (VALUES {}) RETURNING id",
+        clock(tx),
+        tuples(3, 2, held)
+    )
+}
+
+/// Runs whose lease ran out, locked until the transaction ends.
+pub(super) async fn lost(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<Lost>> {
+    let sql = lost_sql(tx);
+    let rows = run!(tx, |conn| {
+        sqlx::query_as(sql).bind(now).bind(limit).fetch_all(conn).await
+    })?;
+    Ok(rows)
+}
+
+pub(super) fn lost_sql(tx: &Tx) -> &'static str {
+    // PostgreSQL has its own clock for all machines; `$1` is named so that both texts take the same arguments.
+    // It is now() here, which an index can be searched for: clock_timestamp() may change from row to row.
+    tx.pick(
+        "SELECT id, kind, attempt, lease FROM oms_job WHERE leased_until < $1
+         ORDER BY leased_until LIMIT $2",
+        "SELECT id, kind, attempt, lease FROM oms_job WHERE leased_until < now() AND $1 IS NOT NULL
+         ORDER BY leased_until LIMIT $2 FOR UPDATE SKIP LOCKED",
+    )
+}
+
+/// Deletes jobs that are done; how many were still ours.
+pub(super) async fn end_done(tx: &mut Tx, done: &[(JobId, i64)]) -> Result<u64> {
+    let sql = done_sql(done.len());
+    let rows = run!(tx, |conn| {
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for (id, lease) in done {
+            query = query.bind(*id).bind(*lease);
+        }
+        query.execute(conn).await.map(|done| done.rows_affected())
+    })?;
+    Ok(rows)
+}
+
+pub(super) fn done_sql(done: usize) -> String {
+    format!(
+        "DELETE FROM oms_job WHERE leased_until IS NOT NULL AND (id, lease) IN (VALUES {})",
+        tuples(1, 2, done)
+    )
+}
+
+/// Makes a job ready again; whether it was still ours.
+pub(super) async fn end_later(
+    tx: &mut Tx,
+    (id, lease): (JobId, i64),
+    at: Timestamp,
+    counts: bool,
+    error: Option<&str>,
+) -> Result<bool> {
+    let rows = run!(tx, |conn| {
+        sqlx::query(
+            "UPDATE oms_job SET leased_until = NULL, worker = NULL, run_at = $3, attempt = attempt - $4,
+                    last_error = COALESCE($5, last_error)
+             WHERE id = $1 AND lease = $2 AND leased_until IS NOT NULL",
+        )
+        .bind(id)
+        .bind(lease)
+        .bind(at)
+        .bind(i64::from(!counts))
+        .bind(error)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected())
+    })?;
+    Ok(rows == 1)
+}
+
+/// Moves a job to the dead letters; whether it was still ours.
+pub(super) async fn end_dead(
+    tx: &mut Tx,
+    (id, lease): (JobId, i64),
+    error: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    let rows = run!(tx, |conn| {
+        sqlx::query(
+            "INSERT INTO oms_job_dead (id, kind, payload, unique_key, attempt, last_error, created_at, died_at)
+             SELECT id, kind, payload, unique_key, attempt, $3, created_at, $4 FROM oms_job
+             WHERE id = $1 AND lease = $2 AND leased_until IS NOT NULL",
+        )
+        .bind(id)
+        .bind(lease)
+        .bind(error)
+        .bind(now)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected())
+    })?;
+    if rows == 1 {
+        end_done(tx, &[(id, lease)]).await?;
+    }
+    Ok(rows == 1)
+}
+
+/// When each schedule runs next.
+pub(super) async fn schedules(tx: &mut Tx) -> Result<Vec<(String, Timestamp)>> {
+    let rows = run!(tx, |conn| {
+        sqlx::query_as("SELECT name, next_run FROM oms_schedule")
+            .fetch_all(conn)
+            .await
+    })?;
+    Ok(rows)
+}
+
+/// Moves a schedule on from `from` (none: it was not there); whether nobody else did.
+pub(super) async fn advance(tx: &mut Tx, name: &str, from: Option<Timestamp>, to: Timestamp) -> Result<bool> {
+    let rows = run!(tx, |conn| {
+        match from {
+            None => sqlx::query(
+                "INSERT INTO oms_schedule (name, next_run) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            )
+            .bind(name)
+            .bind(to),
+            Some(from) => {
+                sqlx::query("UPDATE oms_schedule SET next_run = $2 WHERE name = $1 AND next_run = $3")
+                    .bind(name)
+                    .bind(to)
+                    .bind(from)
+            }
+        }
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected())
+    })?;
+    Ok(rows == 1)
+}
+
+/// The clock of leases. Workers on several machines agree on PostgreSQL's; on SQLite there is one machine, and `$1`
+/// is bound to the program's.
+fn clock(tx: &Tx) -> &'static str {
+    tx.pick("$1", "clock_timestamp()")
+}
+
+/// `($3, $4), ($5, $6)`: so many tuples so wide, numbered from `first`.
+fn tuples(first: usize, width: usize, count: usize) -> String {
+    let mut text = String::new();
+    for at in 0..width * count {
+        let before = match (at, at % width) {
+            (0, _) => "(",
+            (_, 0) => "), (",
+            _ => ", ",
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{before}${}", first + at);
+    }
+    text.push(')');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders() {
+        assert_eq!(tuples(1, 1, 1), "($1)");
+        assert_eq!(tuples(3, 3, 1), "($3, $4, $5)");
+        assert_eq!(tuples(3, 2, 2), "($3, $4), ($5, $6)");
     }
 }

@@ -1,0 +1,414 @@
+//! The worker: claims jobs, runs them side by side, and tells the database how they ended.
+
+use std::collections::HashMap;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::futures::Notified;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::JobError;
+use super::exchange::{LEASE, beat, exchange, judge, rescue, tick};
+use super::rules::{Slots, fraction, random};
+use super::run::{Finish, run};
+use super::store::{End, Running};
+use crate::error::Result;
+use crate::id::JobId;
+use crate::oms::Oms;
+use crate::time::Timestamp;
+
+const HEARTBEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+
+/// A handler that takes longer hangs.
+const DEADLINE: Duration = Duration::from_secs(5 * 60);
+
+/// How long ends of runs may wait for each other, to share a commit.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// How long an idle worker waits for the doorbell before it looks by itself.
+const POLL: Duration = Duration::from_secs(1);
+
+const AWAY_FIRST: Duration = Duration::from_millis(200);
+const AWAY_LONGEST: Duration = Duration::from_secs(5);
+
+type Outcome = Result<Finish, JobError>;
+type Handler = Arc<dyn Fn(Oms, Arc<Running>) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
+/// Runs background jobs. Any number of workers, in any number of processes, may share a database.
+///
+/// Each job runs at least once: a process that dies in the middle leaves its jobs to the others, which take them over
+/// within about a minute.
+#[must_use = "a worker does nothing until it is run"]
+pub struct Worker {
+    oms: Oms,
+    slots: Slots,
+    grace: Duration,
+    handler: Handler,
+}
+
+impl Oms {
+    /// A worker for this database; see [`Worker::run`] and [`Worker::drain`].
+    pub fn worker(&self) -> Worker {
+        Worker::new(self, Arc::new(|oms, job| Box::pin(run(oms, job))))
+    }
+}
+
+impl Worker {
+    pub(super) fn new(oms: &Oms, handler: Handler) -> Self {
+        Self {
+            oms: oms.clone(),
+            slots: Slots::share(16),
+            grace: Duration::from_secs(25),
+            handler,
+        }
+    }
+
+    /// How many jobs run at once: 16 when not set. Mails, calls to gateways and upkeep have their own shares, so that
+    /// none of them can starve the others.
+    pub fn concurrency(mut self, jobs: usize) -> Self {
+        self.slots = Slots::share(jobs);
+        self
+    }
+
+    /// How long jobs under way may take to end after the stop: 25 s when not set.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Works until `stop` is cancelled or the handle is shut down. Then it claims no more, waits for what is under
+    /// way, and gives back what does not end within the grace period, without a mark against it.
+    ///
+    /// A database that goes away later is waited for. Errors: the database cannot be used at the start, for one
+    /// because it was not migrated, or it was away at the end, in which case the jobs come back by themselves.
+    pub async fn run(&self, stop: CancellationToken) -> Result<()> {
+        // Shutting the handle down waits for this before it closes the database.
+        let _under_way = self.oms.inner.tasks.token();
+        let mut crew = Crew::new(self, Mode::Serve);
+        let stopped = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.oms.inner.stop.cancelled() => {}
+            }
+        };
+        crew.work(pin!(stopped)).await?;
+        crew.mode = Mode::Close;
+        crew.work(pin!(sleep(self.grace))).await?;
+        crew.give_back().await
+    }
+
+    /// Runs everything that is due now, and what comes of it, until nothing is due; how many runs that were. Periodic
+    /// jobs that are due are among them, failed jobs only when their next attempt is due already. For tests, scripts
+    /// and programs too small for a worker of their own.
+    ///
+    /// Errors: the database fails. Jobs under way are then aborted and come back by themselves.
+    pub async fn drain(&self) -> Result<usize> {
+        let mut crew = Crew::new(self, Mode::Drain);
+        crew.work(pin!(std::future::pending())).await?;
+        Ok(crew.runs)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Serve,
+    /// Ends when nothing is due.
+    Drain,
+    /// Claims nothing; ends when nothing is under way.
+    Close,
+}
+
+/// A job under way.
+struct Held {
+    job: Arc<Running>,
+    since: Instant,
+    abort: AbortHandle,
+}
+
+/// The state of one run of a worker. Dropping it aborts the jobs under way; their leases run out.
+struct Crew<'a> {
+    worker: &'a Worker,
+    mode: Mode,
+    /// Tells an operator who has a job.
+    name: String,
+    free: Slots,
+    tasks: JoinSet<Outcome>,
+    held: HashMap<Id, Held>,
+    /// Not yet in the database.
+    ended: Vec<(Running, End)>,
+    runs: usize,
+    heartbeat: Interval,
+    next_tick: Timestamp,
+    next_rescue: Instant,
+    away: Away,
+}
+
+impl<'a> Crew<'a> {
+    fn new(worker: &'a Worker, mode: Mode) -> Self {
+        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            worker,
+            mode,
+            name: format!("{}-{:016x}", std::process::id(), random()),
+            free: worker.slots,
+            tasks: JoinSet::new(),
+            held: HashMap::new(),
+            ended: Vec::new(),
+            runs: 0,
+            heartbeat,
+            next_tick: Timestamp::from_micros(i64::MIN),
+            next_rescue: Instant::now(),
+            away: Away::default(),
+        }
+    }
+
+    /// Until `stop`, or until the mode says that there is nothing left.
+    async fn work(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<()> {
+        let worker = self.worker;
+        loop {
+            // Listens before it looks: a job that is committed in between rings.
+            let mut bell = pin!(worker.oms.inner.doorbell.notified());
+            bell.as_mut().enable();
+            let pause = match self.turn().await {
+                Ok(more) => {
+                    self.away.is_back();
+                    if more {
+                        Duration::ZERO
+                    } else {
+                        POLL / 2 + fraction(POLL, random())
+                    }
+                }
+                Err(e) if self.mode == Mode::Drain => return Err(e),
+                // Something that does not pass and that the operator of the program must see now.
+                Err(e) if self.away.never_worked && !e.is_retryable() => return Err(e),
+                Err(e) => self.away.note(&e),
+            };
+            let rest = self.tasks.is_empty() && self.ended.is_empty();
+            if rest && self.mode != Mode::Serve {
+                return Ok(());
+            }
+            if self.wait(pause, bell, stop.as_mut()).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One conversation with the database; whether more is due than was taken.
+    async fn turn(&mut self) -> Result<bool> {
+        let oms = &self.worker.oms;
+        let claiming = self.mode != Mode::Close;
+        if claiming && oms.now() >= self.next_tick {
+            self.next_tick = tick(oms).await?;
+        }
+        if claiming && Instant::now() >= self.next_rescue {
+            rescue(oms).await?;
+            self.next_rescue = Instant::now() + HEARTBEAT;
+        }
+        let claim = exchange(oms, &self.name, &self.ended, claiming.then_some(self.free)).await?;
+        self.ended.clear();
+        for job in claim.jobs {
+            self.start(job);
+        }
+        Ok(claim.more)
+    }
+
+    fn start(&mut self, job: Running) {
+        let job = Arc::new(job);
+        let handler = (self.worker.handler)(self.worker.oms.clone(), job.clone());
+        let abort = self.tasks.spawn(async move {
+            timeout(DEADLINE, handler)
+                .await
+                .unwrap_or_else(|_| Err(JobError::retry("took longer than five minutes")))
+        });
+        self.free.take(&job.kind);
+        let held = Held {
+            job,
+            since: Instant::now(),
+            abort: abort.clone(),
+        };
+        self.held.insert(abort.id(), held);
+    }
+
+    /// Waits for a reason to talk to the database; true when it is the stop.
+    async fn wait(
+        &mut self,
+        pause: Duration,
+        mut bell: Pin<&mut Notified<'_>>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> bool {
+        // While the database is away only the pause ends the wait: what ended is kept until then.
+        let away = self.away.since.is_some();
+        let mut poll = pin!(sleep(pause));
+        let mut gathered = None;
+        loop {
+            let open = self.mode != Mode::Close && self.free.count() > 0;
+            tokio::select! {
+                () = stop.as_mut() => return true,
+                () = bell.as_mut(), if open && !away => return false,
+                () = poll.as_mut(), if open || away => return false,
+                () = sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => return false,
+                _ = self.heartbeat.tick() => self.beat().await,
+                Some(joined) = self.tasks.join_next_with_id() => {
+                    self.note(joined);
+                    if away {
+                        continue;
+                    }
+                    // The others are far from done, or enough has come together.
+                    if self.tasks.is_empty() || self.ended.len() > self.tasks.len() {
+                        return false;
+                    }
+                    gathered.get_or_insert_with(|| Instant::now() + GATHER);
+                }
+            }
+        }
+    }
+
+    /// A run ended, by itself, by a panic or because it was aborted.
+    fn note(&mut self, joined: Result<(Id, Outcome), JoinError>) {
+        let (id, outcome) = match joined {
+            Ok((id, outcome)) => (id, Some(outcome)),
+            Err(e) => (
+                e.id(),
+                e.try_into_panic().ok().map(|panic| Err(panicked(&*panic))),
+            ),
+        };
+        let Some(Held { job, .. }) = self.held.remove(&id) else {
+            return;
+        };
+        self.free.free(&job.kind);
+        self.runs += 1;
+        let now = self.worker.oms.now();
+        let end = match outcome {
+            Some(Ok(Finish::Finished)) => return,
+            Some(Ok(Finish::Open)) => End::Done,
+            Some(Err(error)) => judge(&job.kind, job.attempt, error, now, random()),
+            // Aborted: it is no fault of the job.
+            None => End::Later {
+                at: now,
+                counts: false,
+                error: None,
+            },
+        };
+        log(&job, &end);
+        self.ended.push((Running::clone(&job), end));
+    }
+
+    /// Keeps the leases of what is under way. Runs whose lease is lost are aborted: another worker has the job.
+    async fn beat(&mut self) {
+        // A handler past its deadline blocks its thread; others may have its job.
+        let alive = |held: &&Held| held.since.elapsed() < DEADLINE + HEARTBEAT;
+        let held: Vec<(JobId, i64)> = self
+            .held
+            .values()
+            .filter(alive)
+            .map(|held| (held.job.id, held.job.lease))
+            .collect();
+        if held.is_empty() {
+            return;
+        }
+        match beat(&self.worker.oms, &held).await {
+            Ok(ours) => {
+                for lost in self.held.values().filter(|held| !ours.contains(&held.job.id)) {
+                    lost.abort.abort();
+                }
+            }
+            // The next turn fails too, and says so.
+            Err(error) => tracing::debug!(%error, "the leases of jobs were not prolonged"),
+        }
+    }
+
+    /// Ends what did not end by itself.
+    async fn give_back(&mut self) -> Result<()> {
+        self.tasks.abort_all();
+        // A handler that blocks its thread cannot be aborted. Its lease runs out instead.
+        let aborted = async {
+            while let Some(joined) = self.tasks.join_next_with_id().await {
+                self.note(joined);
+            }
+        };
+        if timeout(POLL, aborted).await.is_err() {
+            tracing::warn!("a job blocks its thread and could not be given back");
+        }
+        if !self.ended.is_empty() {
+            exchange(&self.worker.oms, &self.name, &self.ended, None).await?;
+            // Others may take them at once.
+            self.worker.oms.ring();
+        }
+        Ok(())
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> JobError {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text");
+    JobError::retry(format!("panicked: {text}"))
+}
+
+fn log(job: &Running, end: &End) {
+    let Running {
+        id, kind, attempt, ..
+    } = job;
+    match end {
+        End::Later {
+            error: Some(error),
+            at,
+            ..
+        } => {
+            tracing::warn!(job.id = %id, job.kind = kind, attempt, error, next = %at, "a job failed and will be tried again");
+        }
+        End::Dead(error) => {
+            tracing::error!(job.id = %id, job.kind = kind, attempt, error, "a job failed for good");
+        }
+        End::Done | End::Later { .. } => {
+            tracing::debug!(job.id = %id, job.kind = kind, attempt, "a job ended");
+        }
+    }
+}
+
+/// A database that does not answer: said once when it goes and once when it is back.
+struct Away {
+    never_worked: bool,
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Default for Away {
+    fn default() -> Self {
+        Self {
+            never_worked: true,
+            since: None,
+            pause: AWAY_FIRST,
+        }
+    }
+}
+
+impl Away {
+    fn note(&mut self, error: &crate::Error) -> Duration {
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            tracing::error!(%error, "the worker cannot use the database and waits for it");
+        }
+        let pause = self.pause / 2 + fraction(self.pause / 2, random());
+        self.pause = (self.pause * 2).min(AWAY_LONGEST);
+        pause
+    }
+
+    fn is_back(&mut self) {
+        if let Some(since) = self.since {
+            let seconds = since.elapsed().as_secs();
+            tracing::info!(seconds, "the worker can use the database again");
+        }
+        *self = Self {
+            never_worked: false,
+            ..Self::default()
+        };
+    }
+}
