@@ -245,7 +245,7 @@ pub(super) fn snapshot(s: wg::Snapshot) -> Checked<Snapshot> {
 pub(super) fn payment_error(error: wt::PaymentError, text: impl Fn(&str) -> String) -> GatewayError {
     use wt::PaymentError as E;
 
-    let cut = |said: String| shorten(text(&said));
+    let cut = |said: String| shorten(&text(&said));
     let detail = |d: wt::Detail| {
         let mut words = format!("{}: {}", d.code, d.message);
         if let Some(status) = d.http_status {
@@ -278,7 +278,7 @@ pub(super) fn payment_error(error: wt::PaymentError, text: impl Fn(&str) -> Stri
 pub(super) fn webhook_error(error: ww::WebhookError, text: impl Fn(&str) -> String) -> WebhookError {
     use ww::WebhookError as E;
 
-    let cut = |said: String| shorten(text(&said));
+    let cut = |said: String| shorten(&text(&said));
     match error {
         E::MissingSignature(said) => WebhookError::MissingSignature(cut(said)),
         E::BadSignature => WebhookError::BadSignature,
@@ -335,7 +335,7 @@ fn change(change: ww::Change) -> Checked<Change> {
             reference: named("dispute reference", d.reference, MAX_REFERENCE)?,
             opened: d.opened,
             won: d.won,
-            reason: d.reason.map(shorten),
+            reason: d.reason.as_deref().map(shorten),
         },
         ww::Change::NeedsSync => Change::NeedsSync,
         ww::Change::Irrelevant => Change::Irrelevant,
@@ -517,7 +517,7 @@ fn sized(name: &str, text: String, max: usize) -> Checked<String> {
     Ok(text)
 }
 
-fn shorten(text: String) -> String {
+fn shorten(text: &str) -> String {
     match text.char_indices().nth(MAX_MESSAGE) {
         Some((end, _)) => format!("{}..", &text[..end]).replace('\0', "\u{fffd}"),
         None => text.replace('\0', "\u{fffd}"),

@@ -60,7 +60,7 @@ impl Runtime {
         let kind = component.component_type();
         let names = |(name, _): (&str, _)| name.to_owned();
         check_imports(kind.imports(&self.engine).map(names))?;
-        let exports = kind.exports(&self.engine).map(names).collect();
+        let exports: Vec<_> = kind.exports(&self.engine).map(names).collect();
         check_exports(&exports)?;
         let pre = self
             .linker
@@ -137,7 +137,7 @@ fn check_imports(imports: impl Iterator<Item = String>) -> Result<(), String> {
     }
 }
 
-fn check_exports(exports: &Vec<String>) -> Result<(), String> {
+fn check_exports(exports: &[String]) -> Result<(), String> {
     for name in ["descriptor", "gateway"] {
         if exports.iter().any(|export| is_interface(export, name)) {
             continue;

@@ -14,5 +14,6 @@ mod support;
 mod catalog;
 mod inventory;
 mod orders;
+mod plugins;
 mod schema;
 mod users;

@@ -1,0 +1,177 @@
+//! The plugins that the stories load, and how they call them.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Once};
+
+use oms_core::payments::{
+    Account, Call, CaptureMode, Customer, GatewayError, Grant, PaymentGateway, PaymentReport, StartRequest,
+    SyncRequest,
+};
+use oms_core::testing::ManualClock;
+use oms_core::{Actor, Money, Oms, PaymentId};
+use tempfile::TempDir;
+
+use crate::support::START;
+
+/// Where `cargo xtask plugins` puts what it builds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test command says here where it built the plugins"
+)]
+pub fn plugin_dir() -> PathBuf {
+    std::env::var_os("OMS_TEST_PLUGIN_DIR")
+        .expect("set OMS_TEST_PLUGIN_DIR to what `cargo xtask plugins` filled, or run `cargo xtask test`, which does")
+        .into()
+}
+
+/// A folder of its own, so that no server loads it by chance.
+pub fn hostile_dir() -> PathBuf {
+    plugin_dir().with_file_name("plugins-test")
+}
+
+/// A shop on SQLite with the hostile plugin loaded: what these stories are about does not touch the database.
+pub struct Sandbox {
+    pub oms: Oms,
+    pub clock: ManualClock,
+    pub gateway: Arc<dyn PaymentGateway>,
+    _folder: TempDir,
+}
+
+impl Sandbox {
+    pub async fn hostile() -> Self {
+        Self::with(&hostile_dir(), "hostile").await
+    }
+
+    pub async fn with(dir: &Path, id: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = ManualClock::at(START);
+        let url = format!("sqlite://{}", folder.path().join("oms.db").display());
+        // One for all stories: compiling takes most of their time.
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-plugins");
+        let builder = Oms::builder(url).clock(clock.clone()).cache_dir(cache);
+        let oms = builder.connect().await.unwrap();
+        oms.migrate().await.unwrap();
+        oms.plugins().load_dir(&Actor::System, dir).await.unwrap();
+        Self {
+            gateway: oms.plugins().gateway(&Actor::System, id).await.unwrap(),
+            oms,
+            clock,
+            _folder: folder,
+        }
+    }
+
+    /// Starts a payment with an account that tells the hostile plugin what to do.
+    pub async fn start(&self, account: &Account) -> Result<PaymentReport, GatewayError> {
+        self.gateway.start(account, start_request(&self.oms)).await
+    }
+
+    /// What the plugin found out.
+    pub async fn found(&self, account: &Account) -> String {
+        self.start(account).await.unwrap().state.unwrap()
+    }
+
+    /// A call that behaves well.
+    pub async fn neighbour(&self) -> Result<(), GatewayError> {
+        let request = SyncRequest {
+            call: call(&self.oms),
+            payment: PaymentId::new(self.oms.now()),
+            reference: Some("gw_1".into()),
+            state: None,
+        };
+        let snapshot = self.gateway.sync(&hostile_account("none"), request).await?;
+        assert_eq!(snapshot.payment.reference.as_deref(), Some("gw_1"));
+        Ok(())
+    }
+}
+
+pub fn hostile_account(behaviour: &str) -> Account {
+    let mut account = Account::new("shop", "hostile");
+    account.config.insert("behaviour".into(), behaviour.into());
+    account
+}
+
+/// An account that asks `url` by this behaviour, with grants of (origin, private).
+pub fn asking(behaviour: &str, url: &str, grants: &[(&str, bool)]) -> Account {
+    let mut account = hostile_account(behaviour);
+    account.config.insert("url".into(), url.into());
+    account.config.insert("base-url".into(), url.into());
+    account.grants = grants
+        .iter()
+        .map(|(origin, private)| Grant {
+            origin: (*origin).into(),
+            private: *private,
+        })
+        .collect();
+    account
+}
+
+fn call(oms: &Oms) -> Call {
+    Call {
+        idempotency_key: "key-1".into(),
+        attempt: 1,
+        now: oms.now(),
+        test_mode: true,
+    }
+}
+
+pub fn start_request(oms: &Oms) -> StartRequest {
+    StartRequest {
+        call: call(oms),
+        payment: PaymentId::new(oms.now()),
+        order_number: "1001".into(),
+        amount: Money::new(1_999, "EUR".parse().unwrap()).unwrap(),
+        capture: CaptureMode::Automatic,
+        instrument: None,
+        instrument_data: Vec::new(),
+        customer: Customer::default(),
+        description: None,
+        return_url: None,
+        cancel_url: None,
+        webhook_url: None,
+        off_session: false,
+        metadata: Vec::new(),
+    }
+}
+
+thread_local! {
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What was logged on this thread since it was made: stories run on one thread each.
+pub struct Logs(());
+
+impl Logs {
+    /// The subscriber is one for the program. One for each thread would be simpler, but then `tracing` may ask a thread
+    /// that has none whether anybody is interested, and remember the answer.
+    pub fn capture() -> Self {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| {
+            tracing_subscriber::fmt()
+                .with_env_filter("oms_core=trace")
+                .with_ansi(false)
+                .with_writer(|| ThisThread)
+                .init();
+        });
+        LOGGED.take();
+        Self(())
+    }
+
+    pub fn text(&self) -> String {
+        LOGGED.with_borrow(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+}
+
+struct ThisThread;
+
+impl Write for ThisThread {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! Payment plugins: how they are loaded, what they may do, and that one which misbehaves harms nobody else.
+
+mod guests;
+mod hostile;
+mod loading;
+mod network;
+mod webhooks;
