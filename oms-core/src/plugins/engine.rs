@@ -175,3 +175,41 @@ fn is_wasi(import: &str) -> bool {
         .and_then(|rest| rest.split_once('@'))
         .is_some_and(|(name, version)| version.starts_with("0.2.") && !name.starts_with("http/"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_ends_with_the_engine() {
+        let runtime = Runtime::new(None).unwrap();
+        let engine = runtime.engine().weak();
+        drop(runtime);
+        // The thread may hold it for the moment of one tick.
+        let gone = (0..100).any(|_| {
+            std::thread::sleep(TICK);
+            engine.upgrade().is_none()
+        });
+        assert!(gone, "the thread keeps the engine alive");
+    }
+
+    #[test]
+    fn versions_of_the_contract() {
+        assert!(is_interface("oms:payment/gateway@1.0.0", "gateway"));
+        assert!(is_interface("oms:payment/gateway@1.4.2", "gateway"));
+        for other in [
+            "oms:payment/gateway@2.0.0",
+            "oms:payment/gateway@10.0.0",
+            "oms:payment/gateways@1.0.0",
+            "gateway",
+        ] {
+            assert!(!is_interface(other, "gateway"), "{other}");
+        }
+        assert!(is_ours("oms:payment/types@1.0.0") && !is_ours("oms:payment/types@2.0.0"));
+        assert!(
+            is_wasi("wasi:cli/stderr@0.2.6")
+                && !is_wasi("wasi:http/types@0.2.6")
+                && !is_wasi("wasi:io/poll@0.3.0")
+        );
+    }
+}

@@ -2,6 +2,30 @@
 //!
 //! The database holds every version that was ever loaded, so that replicas agree, a replaced file loses nothing, and a
 //! payment can be finished by the version that started it.
+//!
+//! A plugin is a folder with a component of the contract `oms:payment@1` (`wit/payment.wit`) and its `plugin.toml`:
+//!
+//! ```toml
+//! id = "acme"
+//! version = "1.0.0"
+//! contract = "oms:payment@1"
+//! wasm = "acme.wasm"
+//! sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"   # optional
+//! hosts = ["https://api.acme.example", "config:base-url"]   # the account must grant them too
+//!
+//! [limits]                 # of one call; these are the defaults and, in brackets, the most that may be set
+//! memory_mib = 64          # [256]
+//! operation_seconds = 30   # [60]
+//! webhook_seconds = 10     # [20]
+//! cpu_seconds = 5          # [20]
+//! http_calls = 16          # [64]
+//! log_kib = 64             # [256]
+//! concurrent_calls = 32    # [128]
+//! ```
+//!
+//! Each call runs in a fresh instance, which is dropped after it: no state is left, and what traps, loops, floods or
+//! breaks the contract ends as an error of its own call. A plugin sees no files, environment, arguments or sockets. It
+//! reaches the network through the contract's `http` alone, and of secrets those of its account.
 
 mod address;
 mod bindings;

@@ -1,7 +1,7 @@
 //! The versions of plugins in the database.
 
 use crate::db::{Tx, run};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::time::Timestamp;
 
 /// A version without its component.
@@ -96,12 +96,17 @@ pub(super) async fn activate(tx: &mut Tx, id: &str, digest: &str) -> Result<()> 
             .await
             .map(drop)
     })?;
-    Ok(run!(tx, |conn| {
+    let activated = run!(tx, |conn| {
         sqlx::query("UPDATE oms_plugin_version SET active = $2 WHERE digest = $1")
             .bind(digest)
             .bind(true)
             .execute(conn)
             .await
             .map(drop)
-    })?)
+    });
+    match activated {
+        // Another process is activating another version at this moment.
+        Err(sqlx::Error::Database(e)) if e.is_unique_violation() => Err(Error::overloaded()),
+        other => Ok(other?),
+    }
 }
