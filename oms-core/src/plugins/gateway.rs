@@ -9,8 +9,8 @@ use tokio::time::error::Elapsed;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, Trap};
 
+use super::answer::{self, Checked};
 use super::bindings::{descriptor, gateway, webhooks};
-use super::convert::{self, Checked};
 use super::engine::{Prepared, Runtime, is_interface};
 use super::manifest::Manifest;
 use super::state::{Shared, State};
@@ -69,7 +69,7 @@ impl WasmGateway {
                 name: manifest.name.clone().unwrap_or_else(|| manifest.id.clone()),
                 version: manifest.version.clone(),
                 digest: Some(digest),
-                features: convert::features(descriptor::Feature::empty()),
+                features: answer::features(descriptor::Feature::empty()),
                 currencies: Vec::new(),
             },
             plugin: Arc::new(manifest),
@@ -80,7 +80,7 @@ impl WasmGateway {
         let said = this.describe(&describe).await?;
         this.plugin
             .check_descriptor(&said.id, &said.version, &said.hosts)?;
-        this.info.features = convert::features(said.features);
+        this.info.features = answer::features(said.features);
         this.info.features.webhooks &= this.webhooks.is_some();
         this.info.currencies = said
             .currencies
@@ -237,7 +237,7 @@ macro_rules! operation {
         );
         match answer {
             Ok(answer) => Ok(call.check($read(answer))?),
-            Err(error) => Err(convert::payment_error(error, |text| call.clean(text))),
+            Err(error) => Err(answer::payment_error(error, |text| call.clean(text))),
         }
     }};
 }
@@ -249,7 +249,7 @@ impl PaymentGateway for WasmGateway {
     }
 
     async fn start(&self, account: &Account, request: StartRequest) -> Result<PaymentReport, GatewayError> {
-        operation!(self, account, request, call_start, convert::payment_report)
+        operation!(self, account, request, call_start, answer::payment_report)
     }
 
     async fn complete(
@@ -257,7 +257,7 @@ impl PaymentGateway for WasmGateway {
         account: &Account,
         request: CompleteRequest,
     ) -> Result<PaymentReport, GatewayError> {
-        operation!(self, account, request, call_complete, convert::payment_report)
+        operation!(self, account, request, call_complete, answer::payment_report)
     }
 
     async fn capture(
@@ -265,21 +265,21 @@ impl PaymentGateway for WasmGateway {
         account: &Account,
         request: CaptureRequest,
     ) -> Result<PaymentReport, GatewayError> {
-        operation!(self, account, request, call_capture, convert::payment_report)
+        operation!(self, account, request, call_capture, answer::payment_report)
     }
 
     async fn cancel(&self, account: &Account, request: CancelRequest) -> Result<PaymentReport, GatewayError> {
-        operation!(self, account, request, call_cancel, convert::payment_report)
+        operation!(self, account, request, call_cancel, answer::payment_report)
     }
 
     async fn refund(&self, account: &Account, request: RefundRequest) -> Result<RefundReport, GatewayError> {
         let currency = request.amount.currency();
-        let read = |answer| convert::refund_report(answer, Some(currency));
+        let read = |answer| answer::refund_report(answer, Some(currency));
         operation!(self, account, request, call_refund, read)
     }
 
     async fn sync(&self, account: &Account, request: SyncRequest) -> Result<Snapshot, GatewayError> {
-        operation!(self, account, request, call_sync, convert::snapshot)
+        operation!(self, account, request, call_sync, answer::snapshot)
     }
 
     async fn receive(
@@ -317,17 +317,17 @@ impl PaymentGateway for WasmGateway {
                 {
                     return Err(WebhookError::Stale);
                 }
-                let events = call.check(convert::events(verified.events))?;
-                let reply = call.check(verified.reply.map(convert::reply).transpose())?;
+                let events = call.check(answer::events(verified.events))?;
+                let reply = call.check(verified.reply.map(answer::reply).transpose())?;
                 Ok(proof.verified(events, reply))
             }
             Ok(webhooks::Outcome::UnsignedHint(references)) => {
-                Ok(Received::UnsignedHint(call.check(convert::hints(references))?))
+                Ok(Received::UnsignedHint(call.check(answer::hints(references))?))
             }
             Ok(webhooks::Outcome::Challenge(reply)) => {
-                Ok(Received::Challenge(call.check(convert::reply(reply))?))
+                Ok(Received::Challenge(call.check(answer::reply(reply))?))
             }
-            Err(error) => Err(convert::webhook_error(error, |text| call.clean(text))),
+            Err(error) => Err(answer::webhook_error(error, |text| call.clean(text))),
         }
     }
 }

@@ -28,8 +28,8 @@
 //! reaches the network through the contract's `http` alone, and of secrets those of its account.
 
 mod address;
+mod answer;
 mod bindings;
-mod convert;
 mod crypto;
 mod engine;
 mod gateway;
@@ -37,6 +37,7 @@ mod host;
 mod http;
 mod load;
 mod manifest;
+mod request;
 mod scratch;
 mod state;
 mod store;

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use oms_core::plugins::PluginInfo;
-use oms_core::{Actor, Error, Oms};
+use oms_core::{Actor, Error, Oms, OmsBuilder};
 use tempfile::TempDir;
 
 use super::guests::{plugin_dir, start_request};
-use crate::support::{each_db, raw};
+use crate::support::{each_db, each_db_with, raw};
 
 /// A folder with one plugin.
 fn folder(manifest: &str, component: &[u8]) -> TempDir {
@@ -80,22 +80,13 @@ async fn fault(oms: &Oms, dir: &Path) -> String {
 
 #[tokio::test]
 async fn the_mock_gateway_is_loaded() {
-    each_db(async |t| {
-        let loaded = t
-            .oms
-            .plugins()
-            .load_dir(&Actor::System, &plugin_dir())
-            .await
-            .unwrap();
+    let with_folder = |builder: OmsBuilder| builder.plugin_dir(plugin_dir());
+    each_db_with(with_folder, async |t| {
+        let loaded = t.oms.plugins().reload(&Actor::System).await.unwrap();
         let mock: &PluginInfo = loaded.iter().find(|plugin| plugin.id == "mock").unwrap();
         assert!(mock.active);
         assert_eq!(mock.hosts, ["config:base-url"]);
-        let again = t
-            .oms
-            .plugins()
-            .load_dir(&Actor::System, &plugin_dir())
-            .await
-            .unwrap();
+        let again = t.oms.plugins().reload(&Actor::System).await.unwrap();
         assert_eq!(again, loaded, "loading the same folder again changes nothing");
         assert_eq!(t.oms.plugins().list(&t.operator()).await.unwrap(), loaded);
 

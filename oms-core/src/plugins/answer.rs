@@ -1,13 +1,11 @@
-//! Between the library's types and the contract's. What comes from a guest is checked on its way: sizes, amounts,
-//! currencies, characters that a database cannot keep.
+//! What a guest answers, in the library's types. It is checked on its way: sizes, amounts, currencies, characters that a
+//! database cannot keep.
 
 use super::bindings::{descriptor as wd, gateway as wg, types as wt, webhooks as ww};
 use crate::money::{Currency, Money};
 use crate::payments::{
-    Call, CancelRequest, CaptureMode, CaptureRequest, Change, CompleteRequest, Customer, Decline, Delivery,
-    Features, GatewayAddress, GatewayError, GatewayEvent, GatewayStatus, Metadata, NextAction, PaymentReport,
-    RedirectMethod, RefundReport, RefundRequest, RefundStatus, Reply, Snapshot, StartRequest, SyncRequest,
-    Totals, WebhookError,
+    Change, Decline, Features, GatewayError, GatewayEvent, GatewayStatus, Metadata, NextAction,
+    PaymentReport, RedirectMethod, RefundReport, RefundStatus, Reply, Snapshot, Totals, WebhookError,
 };
 use crate::time::Timestamp;
 
@@ -25,158 +23,6 @@ const MAX_MESSAGE: usize = 1_000;
 
 /// What is wrong with an answer.
 pub(super) type Checked<T> = Result<T, String>;
-
-// ---------------------------------------------------------------- to the guest
-
-fn call(call: Call) -> wg::Call {
-    wg::Call {
-        idempotency_key: call.idempotency_key,
-        attempt: call.attempt,
-        now_ms: millis(call.now),
-        test_mode: call.test_mode,
-    }
-}
-
-fn millis(time: Timestamp) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(0)
-}
-
-fn money(money: Money) -> wt::Money {
-    wt::Money {
-        minor: money.minor(),
-        currency: money.currency().code().to_owned(),
-        exponent: money.currency().exponent(),
-    }
-}
-
-fn address(a: GatewayAddress) -> wg::Address {
-    wg::Address {
-        name: a.name,
-        line1: a.line1,
-        line2: a.line2,
-        city: a.city,
-        region: a.region,
-        postal_code: a.postal_code,
-        country: a.country,
-    }
-}
-
-fn customer(c: Customer) -> wg::Customer {
-    wg::Customer {
-        id: c.id,
-        email: c.email,
-        phone: c.phone,
-        ip: c.ip,
-        billing: c.billing.map(address),
-        shipping: c.shipping.map(address),
-    }
-}
-
-impl From<StartRequest> for wg::StartRequest {
-    fn from(r: StartRequest) -> Self {
-        Self {
-            call: call(r.call),
-            payment_id: r.payment.to_string(),
-            order_number: r.order_number,
-            amount: money(r.amount),
-            capture: match r.capture {
-                CaptureMode::Automatic => wt::CaptureMode::Automatic,
-                CaptureMode::Manual => wt::CaptureMode::Manual,
-            },
-            instrument: r.instrument,
-            instrument_data: r.instrument_data,
-            customer: customer(r.customer),
-            description: r.description,
-            return_url: r.return_url,
-            cancel_url: r.cancel_url,
-            webhook_url: r.webhook_url,
-            off_session: r.off_session,
-            metadata: r.metadata,
-        }
-    }
-}
-
-impl From<CompleteRequest> for wg::CompleteRequest {
-    fn from(r: CompleteRequest) -> Self {
-        Self {
-            call: call(r.call),
-            payment_id: r.payment.to_string(),
-            reference: r.reference,
-            amount: money(r.amount),
-            state: r.state,
-            params: r.params,
-            body: r.body,
-        }
-    }
-}
-
-impl From<CaptureRequest> for wg::CaptureRequest {
-    fn from(r: CaptureRequest) -> Self {
-        Self {
-            call: call(r.call),
-            payment_id: r.payment.to_string(),
-            reference: r.reference,
-            state: r.state,
-            amount: money(r.amount),
-            final_capture: r.final_capture,
-        }
-    }
-}
-
-impl From<CancelRequest> for wg::CancelRequest {
-    fn from(r: CancelRequest) -> Self {
-        Self {
-            call: call(r.call),
-            payment_id: r.payment.to_string(),
-            reference: r.reference,
-            state: r.state,
-            reason: r.reason,
-        }
-    }
-}
-
-impl From<RefundRequest> for wg::RefundRequest {
-    fn from(r: RefundRequest) -> Self {
-        Self {
-            call: call(r.call),
-            payment_id: r.payment.to_string(),
-            refund_id: r.refund.to_string(),
-            reference: r.reference,
-            capture_reference: r.capture_reference,
-            state: r.state,
-            amount: money(r.amount),
-            reason: r.reason,
-        }
-    }
-}
-
-impl From<SyncRequest> for wg::SyncRequest {
-    fn from(r: SyncRequest) -> Self {
-        Self {
-            call: call(r.call),
-            payment_id: r.payment.to_string(),
-            reference: r.reference,
-            state: r.state,
-        }
-    }
-}
-
-impl From<Delivery> for ww::Delivery {
-    fn from(d: Delivery) -> Self {
-        Self {
-            method: d.method,
-            url: d.url,
-            query: d.query,
-            headers: d.headers,
-            body: d.body,
-            received_at_ms: millis(d.received_at),
-            remote_ip: d.remote_ip,
-            tolerance_seconds: d.tolerance_seconds,
-        }
-    }
-}
-
-// ---------------------------------------------------------------- from the guest
 
 pub(super) fn features(flags: wd::Feature) -> Features {
     let has = |flag| flags.contains(flag);
@@ -521,5 +367,115 @@ fn shorten(text: &str) -> String {
     match text.char_indices().nth(MAX_MESSAGE) {
         Some((end, _)) => format!("{}..", &text[..end]).replace('\0', "\u{fffd}"),
         None => text.replace('\0', "\u{fffd}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_totals() -> wt::Totals {
+        wt::Totals {
+            currency: None,
+            authorized: None,
+            captured: None,
+            refunded: None,
+            canceled: None,
+        }
+    }
+
+    fn payment_event(id: &str, payment_id: &str) -> ww::Event {
+        ww::Event {
+            id: id.into(),
+            kind: "paid".into(),
+            occurred_at_ms: None,
+            reference: Some(String::new()),
+            payment_id: Some(payment_id.into()),
+            change: ww::Change::NeedsSync,
+        }
+    }
+
+    #[test]
+    fn totals_are_amounts_of_a_currency() {
+        let with = |currency: &str, captured| {
+            totals(wt::Totals {
+                currency: Some(currency.into()),
+                captured: Some(captured),
+                ..no_totals()
+            })
+        };
+        let read = with("eur", 1_999).unwrap();
+        assert_eq!(
+            (read.currency.as_deref(), read.captured),
+            (Some("EUR"), Some(1_999))
+        );
+        for (currency, captured) in [("EURO", 1), ("", 1), ("EUR", -1), ("EUR", Money::MAX + 1)] {
+            assert!(with(currency, captured).is_err(), "{captured} {currency}");
+        }
+    }
+
+    #[test]
+    fn events_are_named_and_other_shops_ids_are_not_ours() {
+        let read = events(vec![payment_event("evt_1", "order-of-another-shop")]).unwrap();
+        assert_eq!((read[0].payment, read[0].reference.as_deref()), (None, None));
+        for id in ["", "a\nb", &"x".repeat(256)] {
+            assert!(events(vec![payment_event(id, "")]).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_refund_has_the_currency_of_its_payment() {
+        let refund = |currency: &str| wg::RefundResult {
+            refund_id: None,
+            status: wt::RefundStatus::Succeeded,
+            reference: None,
+            amount: Some(wt::Money {
+                minor: 5,
+                currency: currency.into(),
+                exponent: 2,
+            }),
+            raw: None,
+        };
+        let euro = Some("EUR".parse().unwrap());
+        assert_eq!(refund_report(refund("EUR"), euro).unwrap().amount, Some(5));
+        assert!(refund_report(refund("USD"), euro).is_err());
+    }
+
+    #[test]
+    fn replies_are_success_of_a_harmless_type() {
+        let with = |status, kind: Option<&str>, size| {
+            reply(ww::Reply {
+                status,
+                content_type: kind.map(Into::into),
+                body: vec![b'x'; size],
+            })
+        };
+        assert!(with(202, Some("application/json; charset=utf-8"), 10).is_ok());
+        assert!(with(200, None, 0).is_ok());
+        for (status, kind, size) in [
+            (302, None, 0),
+            (500, None, 0),
+            (200, Some("text/html"), 1),
+            (200, Some("text/plain\r\nset-cookie: a=b"), 1),
+            (200, None, MAX_REPLY + 1),
+        ] {
+            assert!(with(status, kind, size).is_err(), "{status} {kind:?} {size}");
+        }
+    }
+
+    #[test]
+    fn what_an_error_says_is_cleaned_and_cut() {
+        let said = wt::PaymentError::Unavailable(wt::Detail {
+            code: "busy".into(),
+            message: format!("key s3cret {}", "long ".repeat(1_000)),
+            http_status: Some(503),
+            gateway_code: None,
+        });
+        let GatewayError::Unavailable(text) = payment_error(said, |text| text.replace("s3cret", "***"))
+        else {
+            panic!("another case");
+        };
+        assert!(text.starts_with("busy: key *** long"), "{text}");
+        assert!(text.chars().count() <= MAX_MESSAGE + 2);
     }
 }
