@@ -10,7 +10,7 @@ use oms_core::payments::{
     SyncRequest,
 };
 use oms_core::testing::ManualClock;
-use oms_core::{Actor, Money, Oms, PaymentId};
+use oms_core::{Actor, Money, Oms, OmsBuilder, PaymentId};
 use tempfile::TempDir;
 
 use crate::support::START;
@@ -31,6 +31,11 @@ pub fn hostile_dir() -> PathBuf {
     plugin_dir().with_file_name("plugins-test")
 }
 
+/// Keeps compiled plugins for all stories: compiling takes most of their time.
+pub fn cached(builder: OmsBuilder) -> OmsBuilder {
+    builder.cache_dir(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-plugins"))
+}
+
 /// A shop on SQLite with the hostile plugin loaded: what these stories are about does not touch the database.
 pub struct Sandbox {
     pub oms: Oms,
@@ -48,9 +53,7 @@ impl Sandbox {
         let folder = tempfile::tempdir().unwrap();
         let clock = ManualClock::at(START);
         let url = format!("sqlite://{}", folder.path().join("oms.db").display());
-        // One for all stories: compiling takes most of their time.
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-plugins");
-        let builder = Oms::builder(url).clock(clock.clone()).cache_dir(cache);
+        let builder = cached(Oms::builder(url)).clock(clock.clone());
         let oms = builder.connect().await.unwrap();
         oms.migrate().await.unwrap();
         oms.plugins().load_dir(&Actor::System, dir).await.unwrap();

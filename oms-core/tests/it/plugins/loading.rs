@@ -6,8 +6,8 @@ use oms_core::plugins::PluginInfo;
 use oms_core::{Actor, Error, Oms, OmsBuilder};
 use tempfile::TempDir;
 
-use super::guests::{plugin_dir, start_request};
-use crate::support::{each_db, each_db_with, raw};
+use super::guests::{cached, plugin_dir, start_request};
+use crate::support::{each_db_with, raw};
 
 /// A folder with one plugin.
 fn folder(manifest: &str, component: &[u8]) -> TempDir {
@@ -80,7 +80,7 @@ async fn fault(oms: &Oms, dir: &Path) -> String {
 
 #[tokio::test]
 async fn the_mock_gateway_is_loaded() {
-    let with_folder = |builder: OmsBuilder| builder.plugin_dir(plugin_dir());
+    let with_folder = |builder: OmsBuilder| cached(builder).plugin_dir(plugin_dir());
     each_db_with(with_folder, async |t| {
         let loaded = t.oms.plugins().reload(&Actor::System).await.unwrap();
         let mock: &PluginInfo = loaded.iter().find(|plugin| plugin.id == "mock").unwrap();
@@ -101,7 +101,7 @@ async fn the_mock_gateway_is_loaded() {
 
 #[tokio::test]
 async fn only_administrators_load_plugins() {
-    each_db(async |t| {
+    each_db_with(cached, async |t| {
         let customer = t.user("ann").await;
         for actor in [Actor::Anonymous, customer, t.operator()] {
             assert!(t.oms.plugins().load_dir(&actor, &plugin_dir()).await.is_err());
@@ -115,7 +115,7 @@ async fn only_administrators_load_plugins() {
 
 #[tokio::test]
 async fn a_replaced_file_loses_nothing() {
-    each_db(async |t| {
+    each_db_with(cached, async |t| {
         let dir = folder(&manifest("mock", "0.1.0"), &mock());
         let first = t
             .oms
@@ -146,7 +146,7 @@ async fn a_replaced_file_loses_nothing() {
 
         // Another process, without the folder: the database has all it needs.
         dir.close().unwrap();
-        let other = Oms::builder(&t.url).connect().await.unwrap();
+        let other = cached(Oms::builder(&t.url)).connect().await.unwrap();
         let gateway = other.plugins().gateway(&Actor::System, "mock").await.unwrap();
         assert_eq!(gateway.info(), new.info());
         other.shutdown().await;
@@ -156,7 +156,7 @@ async fn a_replaced_file_loses_nothing() {
 
 #[tokio::test]
 async fn changed_bytes_in_the_database_are_not_run() {
-    each_db(async |t| {
+    each_db_with(cached, async |t| {
         t.oms
             .plugins()
             .load_dir(&Actor::System, &plugin_dir())
@@ -170,7 +170,7 @@ async fn changed_bytes_in_the_database_are_not_run() {
                 .map(drop)
         })
         .unwrap();
-        let other = Oms::builder(&t.url).connect().await.unwrap();
+        let other = cached(Oms::builder(&t.url)).connect().await.unwrap();
         let changed = other.plugins().gateway(&Actor::System, "mock").await;
         assert!(matches!(changed, Err(Error::Corrupt { column: "wasm", .. })));
         other.shutdown().await;
@@ -180,7 +180,7 @@ async fn changed_bytes_in_the_database_are_not_run() {
 
 #[tokio::test]
 async fn faults_are_told_in_words() {
-    each_db(async |t| {
+    each_db_with(cached, async |t| {
         let good = manifest("mock", "0.1.0");
         let wrong_digest = format!("{good}sha256 = \"{}\"\n", "0".repeat(64));
         for (manifest, component, says) in [
@@ -255,7 +255,7 @@ async fn faults_are_told_in_words() {
 
 #[tokio::test]
 async fn one_fault_keeps_all_out() {
-    each_db(async |t| {
+    each_db_with(cached, async |t| {
         let dir = folder(&manifest("mock", "0.1.0"), &mock());
         put(dir.path(), "bad", &manifest("bad", "1"), EMPTY_COMPONENT);
         assert!(fault(&t.oms, dir.path()).await.starts_with("/bad/plugin.toml"));
