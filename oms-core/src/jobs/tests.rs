@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::exchange::{LEASE, exchange, rescue, tick};
-use super::rules::{KINDS, Slots, lane};
+use super::rules::{KINDS, Lane, Slots, lane};
 use super::run::Finish;
 use super::store::{self, End, Running};
 use super::{EmailJob, Job, JobError, JobFilter, JobState, JobView, NewJob, Worker, enqueue};
@@ -422,7 +422,9 @@ async fn a_slow_gateway_leaves_mail_alone() {
             while mails.load(Ordering::SeqCst) < 30 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            assert_eq!(t.list(JobState::Running).await.len(), 7);
+            let running = t.list(JobState::Running).await;
+            let slow = running.iter().filter(|job| job.kind == "reconcile_payment");
+            assert_eq!(slow.count(), 7);
             gate.add_permits(1_000);
         };
         let (drained, ()) = tokio::join!(worker.drain(), story);
@@ -443,7 +445,7 @@ async fn a_stop_waits_and_then_gives_back() {
                 async move {
                     started.add_permits(1);
                     match job.job()? {
-                        Job::SendEmail(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                        Job::SendEmail(_) => tokio::time::sleep(Duration::from_millis(500)).await,
                         _ => std::future::pending().await,
                     }
                     Ok(())
@@ -454,15 +456,17 @@ async fn a_stop_waits_and_then_gives_back() {
         let stop = CancellationToken::new();
         let story = async {
             started.acquire_many(2).await.unwrap().forget();
+            tokio::time::sleep(Duration::from_millis(100)).await;
             stop.cancel();
             // The stop comes first: this one is not claimed.
             t.enqueue(&[t.job()]).await;
         };
-        let worker = worker.grace(Duration::from_millis(300));
+        let worker = worker.grace(Duration::from_secs(1));
         let (ran, ()) = tokio::join!(worker.run(stop.clone()), story);
         ran.unwrap();
         assert!(t.list(JobState::Running).await.is_empty());
-        let ready = t.list(JobState::Ready).await;
+        let mut ready = t.list(JobState::Ready).await;
+        ready.retain(|job| lane(&job.kind) != Some(Lane::Upkeep));
         assert_eq!(ready.len(), 2);
         assert!(
             ready
@@ -699,15 +703,15 @@ async fn sqlite_plans(tx: &mut Tx, kinds: usize) {
         (store::due_sql(tx, kinds), "USING INDEX oms_job_ready (run_at<?)"),
         (
             store::lease_sql(tx, 16),
-            "USING INDEX sqlite_autoindex_oms_job_1 (id=?)",
+            "INDEX sqlite_autoindex_oms_job_1 (id=?)",
         ),
         (
             store::heartbeat_sql(tx, 16),
-            "USING INDEX sqlite_autoindex_oms_job_1 (id=?)",
+            "INDEX sqlite_autoindex_oms_job_1 (id=?)",
         ),
         (
             store::done_sql(16),
-            "USING INDEX sqlite_autoindex_oms_job_1 (id=?)",
+            "INDEX sqlite_autoindex_oms_job_1 (id=?)",
         ),
         (
             store::lost_sql(tx).into(),
