@@ -36,7 +36,7 @@ pub(super) async fn exchange(
 ) -> Result<Claim> {
     let now = oms.now();
     let mut tx = oms.db().write().await?;
-    store::plan_afresh(&mut tx).await?;
+    store::trust_indexes(&mut tx).await?;
     let ended: Vec<_> = ended
         .iter()
         .map(|(job, end)| ((job.id, job.lease), end))
@@ -85,7 +85,7 @@ async fn claim(tx: &mut Tx, worker: &str, mut free: Slots, now: Timestamp) -> Re
 pub(super) async fn beat(oms: &Oms, held: &[(JobId, i64)]) -> Result<Vec<JobId>> {
     let now = oms.now();
     let mut tx = oms.db().write().await?;
-    store::plan_afresh(&mut tx).await?;
+    store::trust_indexes(&mut tx).await?;
     let ours = store::heartbeat(&mut tx, now, now + LEASE, held).await?;
     tx.commit().await?;
     Ok(ours)
@@ -96,7 +96,7 @@ pub(super) async fn rescue(oms: &Oms) -> Result<()> {
     loop {
         let now = oms.now();
         let mut tx = oms.db().write().await?;
-        store::plan_afresh(&mut tx).await?;
+        store::trust_indexes(&mut tx).await?;
         let lost = store::lost(&mut tx, now, RESCUE_BATCH).await?;
         let ends: Vec<_> = lost
             .iter()

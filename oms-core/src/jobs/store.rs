@@ -113,11 +113,16 @@ pub(crate) async fn finish_in(tx: &mut Tx, job: &Running) -> Result<()> {
     }
 }
 
-/// Plans each statement of this transaction for the table as it is. A plan that was kept from when the queue was
-/// empty reads the whole table, and stays in use after the table has grown.
-pub(super) async fn plan_afresh(tx: &mut Tx) -> Result<()> {
+/// Makes PostgreSQL walk the queue's indexes in this transaction, whatever it believes about the table. A queue is
+/// empty when it is analysed and long when it matters: plans from then, or kept from then, read and sort all of it
+/// for sixteen jobs (230 ms with a hundred thousand).
+pub(super) async fn trust_indexes(tx: &mut Tx) -> Result<()> {
     // SQLite plans by its schema, not by its rows, and has nothing to set.
-    let sql = tx.pick("SELECT 1", "SET LOCAL plan_cache_mode = force_custom_plan");
+    let sql = tx.pick(
+        "SELECT 1",
+        "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
+                set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)",
+    );
     run!(tx, |conn| sqlx::query(sql).execute(conn).await.map(drop))?;
     Ok(())
 }

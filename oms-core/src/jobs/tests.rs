@@ -657,7 +657,7 @@ async fn touch(t: &Story, expected: Option<usize>) {
     let kinds: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
     let mut tx = t.oms.db().write().await.unwrap();
     let tx = &mut tx;
-    store::plan_afresh(tx).await.unwrap();
+    store::trust_indexes(tx).await.unwrap();
     let due = store::due(tx, now, &kinds, 16).await.unwrap();
     if let Some(expected) = expected {
         assert_eq!(due.len(), expected);
@@ -707,17 +707,15 @@ async fn sqlite_plans(tx: &mut Tx, kinds: usize) {
         ),
         (
             store::heartbeat_sql(tx, 16),
-            "INDEX sqlite_autoindex_oms_job_1 (id=?)",
+            "INDEX oms_job_leased (leased_until>?)",
         ),
-        (
-            store::done_sql(16),
-            "INDEX sqlite_autoindex_oms_job_1 (id=?)",
-        ),
+        (store::done_sql(16), "INDEX oms_job_leased (leased_until>?)"),
         (
             store::lost_sql(tx).into(),
             "USING INDEX oms_job_leased (leased_until<?)",
         ),
     ];
+    // Leased jobs are as many as all workers have slots: walking those is as good as looking each up.
     for (text, index) in texts {
         let explain = format!("EXPLAIN QUERY PLAN {text}");
         let plan: Vec<(i64, i64, i64, String)> = run!(tx, |conn| {

@@ -248,11 +248,11 @@ impl<'a> Crew<'a> {
         loop {
             let open = self.mode != Mode::Close && self.free.count() > 0;
             tokio::select! {
+                // In this order: after the stop nothing is claimed, and no flood of ends holds up a heartbeat.
+                biased;
                 () = stop.as_mut() => return true,
-                () = bell.as_mut(), if open && !away => return false,
-                () = poll.as_mut(), if open || away => return false,
-                () = sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => return false,
                 _ = self.heartbeat.tick() => self.beat().await,
+                () = sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => return false,
                 Some(joined) = self.tasks.join_next_with_id() => {
                     self.note(joined);
                     if away {
@@ -264,6 +264,8 @@ impl<'a> Crew<'a> {
                     }
                     gathered.get_or_insert_with(|| Instant::now() + GATHER);
                 }
+                () = bell.as_mut(), if open && !away => return false,
+                () = poll.as_mut(), if open || away => return false,
             }
         }
     }
