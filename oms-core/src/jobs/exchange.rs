@@ -200,18 +200,18 @@ mod tests {
     #[test]
     fn ends() {
         let now = Timestamp::from_millis(1_000_000);
-        let judge = |attempt, error| super::judge("send_email", attempt, error, now, u64::MAX);
+        let ended = |attempt, error| judge("send_email", attempt, error, now, u64::MAX);
         let later = |at, counts, error: Option<&str>| End::Later {
             at,
             counts,
             error: error.map(Into::into),
         };
         let five = now + Duration::from_secs(5);
-        assert_eq!(judge(1, JobError::retry("x")), later(five, true, Some("x")));
-        assert_eq!(judge(12, JobError::retry("x")), End::Dead("x".into()));
-        assert_eq!(judge(1, JobError::fail("x")), End::Dead("x".into()));
-        assert_eq!(judge(12, JobError::Again(five)), later(five, false, None));
+        assert_eq!(ended(1, JobError::retry("x")), later(five, true, Some("x")));
+        assert_eq!(ended(12, JobError::retry("x")), End::Dead("x".into()));
+        assert_eq!(ended(1, JobError::fail("x")), End::Dead("x".into()));
+        assert_eq!(ended(12, JobError::Again(five)), later(five, false, None));
         let soon = now + SHORTEST_WAIT;
-        assert_eq!(judge(1, JobError::Again(now)), later(soon, false, None));
+        assert_eq!(ended(1, JobError::Again(now)), later(soon, false, None));
     }
 }

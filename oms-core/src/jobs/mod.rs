@@ -88,6 +88,10 @@ impl NewJob {
         }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over what they just made"
+    )]
     pub(crate) fn unique(mut self, key: impl ToString) -> Self {
         self.unique_key = Some(key.to_string());
         self
@@ -106,10 +110,18 @@ pub(crate) enum JobError {
 }
 
 impl JobError {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over what they just made"
+    )]
     pub(crate) fn retry(why: impl ToString) -> Self {
         Self::Retry(why.to_string())
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers hand over what they just made"
+    )]
     pub(crate) fn fail(why: impl ToString) -> Self {
         Self::Fail(why.to_string())
     }

@@ -23,7 +23,7 @@ pub(super) async fn run(oms: Oms, running: Arc<Running>) -> Result<Finish, JobEr
         }
         Job::SendEmail(mail) => oms.orders().send_mail(&mail, running.id).await,
         Job::CancelPayment { payment } => oms.payments().run_cancel(payment).await,
-        Job::RunRefund { refund } => oms.payments().run_refund(refund).await,
+        Job::RunRefund { refund } => Box::pin(oms.payments().run_refund(refund)).await,
         Job::ReconcilePayment { payment } => oms.payments().reconcile(payment).await,
         Job::MatchWebhook { inbox } => oms.payments().match_webhook(inbox).await,
         Job::ExpireOrders => expire_orders(&oms).await,
