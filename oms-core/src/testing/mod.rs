@@ -1,10 +1,14 @@
-//! For the tests of programs that embed the library: a clock to set and mails to look at.
+//! For the tests of programs that embed the library: a clock to set, mails to look at and a gateway to direct.
+
+mod gateway;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+
+pub use gateway::{Ask, Fake, FakeGateway, FakePayment, FakeRefund};
 
 use crate::mail::{MailError, Mailer, Message};
 use crate::time::{Clock, Timestamp};
