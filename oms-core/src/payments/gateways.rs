@@ -55,11 +55,22 @@ fn unusable(account: &str, why: String) -> Error {
     }
 }
 
-/// Plugins come with the feature `plugins`.
+#[cfg(feature = "plugins")]
+async fn active_plugin(oms: &Oms, id: &str) -> Result<Option<Arc<dyn PaymentGateway>>> {
+    oms.plugins().active(id).await
+}
+
+#[cfg(feature = "plugins")]
+async fn pinned_plugin(oms: &Oms, digest: &str) -> Result<Option<Arc<dyn PaymentGateway>>> {
+    oms.plugins().pinned(digest).await
+}
+
+#[cfg(not(feature = "plugins"))]
 async fn active_plugin(_: &Oms, _: &str) -> Result<Option<Arc<dyn PaymentGateway>>> {
     Ok(None)
 }
 
+#[cfg(not(feature = "plugins"))]
 async fn pinned_plugin(_: &Oms, _: &str) -> Result<Option<Arc<dyn PaymentGateway>>> {
     Ok(None)
 }
