@@ -14,6 +14,6 @@ mod support;
 mod catalog;
 mod inventory;
 mod orders;
-mod plugins;
+mod payments;
 mod schema;
 mod users;
