@@ -423,9 +423,9 @@ fn refused(locked: &mut Locked, attempt: &Attempt, error: &GatewayError) -> Opti
     }
     match meaning {
         Meaning::Refused { ask: true } => locked.ask = true,
-        // Its schedule begins anew.
-        Meaning::Unknown => locked.payment.sync_tries = 0,
-        Meaning::No | Meaning::Refused { ask: false } | Meaning::NotNow => {}
+        // Its schedule begins, once: not anew with every try that tells nothing either.
+        Meaning::Unknown if !attempt.memo.doubtful => locked.payment.sync_tries = 0,
+        Meaning::No | Meaning::Refused { ask: false } | Meaning::NotNow | Meaning::Unknown => {}
     }
     let part = match meaning {
         Meaning::No | Meaning::Refused { .. } | Meaning::NotNow => OperationStatus::Failed,
