@@ -1,8 +1,6 @@
 //! An order and one of its payments, locked. Every change of a payment goes through here, so that the rows, the order
 //! and the jobs that follow are stored together or not at all.
 
-use std::time::Duration;
-
 use super::gateway::{GatewayStatus, RefundReport, Snapshot};
 use super::merge::{News, Source, foreign_refunds, merge};
 use super::model::{Attention, Capture, OperationStatus, Payment, PaymentStatus, Refund};
@@ -433,21 +431,21 @@ impl Locked {
         Ok(())
     }
 
-    /// While something is not settled, a job asks the gateway on its schedule; sooner when there is a reason.
+    /// While something is not settled, a job asks the gateway on its schedule; at once when there is a reason.
     async fn look_later(&mut self, tx: &mut Tx, changed: bool) -> Result<()> {
-        let unknown = |p: &Payment| p.attention == Some(Attention::Unknown);
-        let newly_unknown = unknown(&self.payment) && !unknown(&self.payment_before);
+        if self.ask {
+            return reconcile::look_now(tx, self.payment.id, self.now).await;
+        }
         // Whoever is calling the gateway now will know soon; after a crash the rescue job takes over.
         let calling = self.attempts.iter().any(|a| a.status == Progress::InFlight);
-        let at = match (self.ask, changed && !calling && self.payment.is_unsettled()) {
-            (true, _) => self.now,
-            (false, true) => self.now + reconcile::delay(0).unwrap_or(Duration::ZERO),
-            (false, false) => return Ok(()),
-        };
-        if self.ask || newly_unknown {
-            store::hasten_reconcile(tx, self.payment.id, at).await?;
+        if changed && !calling && self.payment.is_unsettled() {
+            let at = self.now + reconcile::FIRST_DELAY;
+            let unknown = |p: &Payment| p.attention == Some(Attention::Unknown);
+            if unknown(&self.payment) && !unknown(&self.payment_before) {
+                store::hasten_reconcile(tx, self.payment.id, at).await?;
+            }
+            self.jobs.push(reconcile::job(self.payment.id, at));
         }
-        self.jobs.push(reconcile::job(self.payment.id, at));
         Ok(())
     }
 }

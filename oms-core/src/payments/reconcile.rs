@@ -11,6 +11,7 @@ use super::operation;
 use super::store::attempts::{Attempt, Operation, Progress};
 use super::{refunds, store};
 use crate::actor::Actor;
+use crate::db::Tx;
 use crate::error::{Error, Result};
 use crate::id::{AttemptId, PaymentId};
 use crate::jobs::{Job, JobError, NewJob, enqueue};
@@ -42,6 +43,17 @@ pub(super) fn delay(looks: i64) -> Option<Duration> {
 /// One for each payment.
 pub(super) fn job(payment: PaymentId, at: Timestamp) -> NewJob {
     NewJob::at(at, Job::ReconcilePayment { payment }).unique(payment)
+}
+
+/// Asks the gateway as soon as possible. A look that is under way may have come too early for what is known now, so
+/// that another one follows it.
+pub(super) async fn look_now(tx: &mut Tx, payment: PaymentId, now: Timestamp) -> Result<()> {
+    store::hasten_reconcile(tx, payment, now).await?;
+    let mut job = job(payment, now);
+    if store::is_reconciling(tx, payment).await? {
+        job.unique_key = None;
+    }
+    enqueue(tx, now, &[job]).await
 }
 
 /// Handler of `ReconcilePayment`.

@@ -1,5 +1,7 @@
 //! Sending captured money back.
 
+use std::time::Duration;
+
 use super::change::not;
 use super::locked::{Locked, run_refund};
 use super::model::{OperationStatus, Payment, Refund, RefundPayment};
@@ -107,19 +109,37 @@ pub(crate) async fn run_refund_job(oms: &Oms, id: RefundId) -> std::result::Resu
         return Ok(());
     }
     let tried = attempts.into_iter().rfind(|a| a.refund == Some(id));
-    match tried {
-        None => first_try(oms, &payment, id).await?,
+    let ended = match tried {
+        None => Some(first_try(oms, &payment, id).await?),
         Some(attempt) if matches!(attempt.status, Progress::Failed | Progress::Unknown) => {
-            another_try(oms, &payment, attempt.id).await?;
+            another_try(oms, &payment, attempt.id).await?
         }
         // Accepted: the outcome comes by webhook or sync.
         Some(attempt) if attempt.status != Progress::InFlight => return Ok(()),
-        Some(_) => return Err(JobError::Again(oms.now() + reconcile::FIRST_DELAY)),
+        Some(_) => None,
+    };
+    match ended {
+        // Somebody else is sending it.
+        None => Err(JobError::Again(oms.now() + reconcile::FIRST_DELAY)),
+        Some(ended) => match later(&ended) {
+            Some(delay) => Err(JobError::Again(oms.now() + delay)),
+            None => Ok(()),
+        },
     }
-    Ok(())
 }
 
-async fn first_try(oms: &Oms, payment: &Payment, id: RefundId) -> Result<()> {
+/// When a refund that could not be sent is to be sent again; none when it was, or when its schedule has ended.
+fn later(ended: &Ended) -> Option<Duration> {
+    let attempt = &ended.attempt;
+    let waits = ended
+        .payment
+        .refunds
+        .iter()
+        .any(|r| Some(r.id) == attempt.refund && r.status == OperationStatus::Pending);
+    (waits && attempt.status == Progress::Failed).then(|| reconcile::delay(attempt.tries - 1))?
+}
+
+async fn first_try(oms: &Oms, payment: &Payment, id: RefundId) -> Result<Ended> {
     let till = gateways::pinned(oms, payment).await?;
     let prepare = |locked: &mut Locked, attempt: &mut Attempt| {
         let taken = locked.attempts.iter().any(|a| a.refund == Some(id));
@@ -133,18 +153,20 @@ async fn first_try(oms: &Oms, payment: &Payment, id: RefundId) -> Result<()> {
         Ok(())
     };
     let (system, operation) = (Actor::System, Operation::Refund);
-    operation::run(oms, &system, &till, payment.id, None, operation, prepare)
-        .await
-        .map(drop)
+    let ended = operation::run(oms, &system, &till, payment.id, None, operation, prepare).await?;
+    Ok(ended.value)
 }
 
-/// Sends a refund again under its key, after it could not be sent or its outcome was not learned.
-pub(super) async fn another_try(oms: &Oms, payment: &Payment, attempt: AttemptId) -> Result<()> {
+/// Sends a refund again under its key, after it could not be sent or its outcome was not learned. None when somebody
+/// else does.
+pub(super) async fn another_try(oms: &Oms, payment: &Payment, attempt: AttemptId) -> Result<Option<Ended>> {
     let till = gateways::pinned(oms, payment).await?;
-    if let Some((payment, attempt)) = operation::begin_again(oms, attempt, payment.id).await? {
-        operation::carry_out(oms, &Actor::System, &till, &payment, &attempt).await?;
+    match operation::begin_again(oms, attempt, payment.id).await? {
+        Some((payment, attempt)) => operation::carry_out(oms, &Actor::System, &till, &payment, &attempt)
+            .await
+            .map(Some),
+        None => Ok(None),
     }
-    Ok(())
 }
 
 /// Takes `amount` back over the captured payments of an order, whose row the caller has locked; less where refunds are

@@ -1,10 +1,9 @@
 //! Webhooks: what a gateway tells by itself. Each event is kept and applied in one transaction, once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::gateway::{
-    Change, Delivery, GatewayEvent, Proof, Received, RefundReport, Reply, Verified, WebhookError,
-};
+use super::gateway::{Change, Delivery, GatewayEvent, Proof, Received, RefundReport, Reply, WebhookError};
 use super::locked::Locked;
 use super::merge::News;
 use super::model::Attention;
@@ -18,6 +17,7 @@ use crate::id::{InboxId, PaymentId};
 use crate::jobs::{Job, JobError, NewJob, enqueue};
 use crate::oms::Oms;
 use crate::page::{Page, PageRequest};
+use crate::text;
 
 /// How long an adapter may take over a webhook.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,7 +67,14 @@ pub(super) async fn receive(oms: Oms, account: String, mut delivery: Delivery) -
     let kept = match received {
         Received::Challenge(reply) => return Ok(WebhookOutcome::Challenge(reply)),
         Received::UnsignedHint(references) => look_at(&oms, &account, &references).await.map(|()| None),
-        Received::Verified(verified) => keep_all(&oms, &account, verified, &delivery).await,
+        Received::Verified(verified) => {
+            let (events, reply) = verified.into_parts();
+            if let Some(event) = events.iter().find(|e| !is_well_named(e)) {
+                let why = format!("an event has the id {:?}", event.id);
+                return Ok(WebhookOutcome::Refused(WebhookError::Malformed(why)));
+            }
+            keep_all(&oms, &account, events, &delivery).await.map(|()| reply)
+        }
     };
     Ok(match kept {
         Ok(reply) => WebhookOutcome::Accepted(reply),
@@ -75,19 +82,26 @@ pub(super) async fn receive(oms: Oms, account: String, mut delivery: Delivery) -
     })
 }
 
+/// The id is what duplicates are known by: without one every event would be the same.
+fn is_well_named(event: &GatewayEvent) -> bool {
+    text::check(&event.id, 255).is_ok()
+}
+
 /// Nothing of an unsigned hint is believed but that it may be worth asking.
 async fn look_at(oms: &Oms, account: &str, references: &[String]) -> Result<()> {
     let mut tx = oms.db().write().await?;
     let now = oms.now();
+    // Sorted, so that two hints cannot wait for each other's jobs.
+    let mut payments = BTreeSet::new();
     for reference in references.iter().take(MAX_HINTS) {
         let payment = match reference.parse() {
             Ok(id) => of_account(&mut tx, account, id).await?,
             Err(_) => store::by_reference(&mut tx, account, reference).await?,
         };
-        if let Some(payment) = payment {
-            store::hasten_reconcile(&mut tx, payment, now).await?;
-            enqueue(&mut tx, now, &[reconcile::job(payment, now)]).await?;
-        }
+        payments.extend(payment);
+    }
+    for payment in payments {
+        reconcile::look_now(&mut tx, payment, now).await?;
     }
     tx.commit().await?;
     oms.ring();
@@ -96,13 +110,7 @@ async fn look_at(oms: &Oms, account: &str, references: &[String]) -> Result<()> 
 
 /// A transaction for each event, so that events that come together in any order cannot block each other. After a
 /// failure in the middle the gateway sends all of them again, and those that are kept are known by their ids.
-async fn keep_all(
-    oms: &Oms,
-    account: &str,
-    verified: Verified,
-    delivery: &Delivery,
-) -> Result<Option<Reply>> {
-    let (events, reply) = verified.into_parts();
+async fn keep_all(oms: &Oms, account: &str, events: Vec<GatewayEvent>, delivery: &Delivery) -> Result<()> {
     for event in events {
         let now = oms.now();
         let mut entry = InboxEntry {
@@ -127,7 +135,7 @@ async fn keep_all(
             kept => kept?,
         }
     }
-    Ok(reply)
+    Ok(())
 }
 
 async fn keep(oms: &Oms, entry: &mut InboxEntry, delivery: &Delivery) -> Result<()> {

@@ -552,12 +552,16 @@ async fn refunds_never_pass_what_was_captured() {
 async fn a_refund_is_a_promise() {
     each_shop(async |s| {
         let payment = s.start("k").await;
-        // The gateway is away: sent later, by itself.
-        s.bank
-            .plan(Ask::Refund, Fake::Fail(GatewayError::Unavailable("down".into())));
+        // The gateway is away, and still is at the second try: sent later, by itself.
+        for _ in 0..2 {
+            let away = GatewayError::Unavailable("down".into());
+            s.bank.plan(Ask::Refund, Fake::Fail(away));
+        }
         let later = s.refund(&payment, "r1", Some(1_000)).await.unwrap();
         assert_eq!(later.status, OperationStatus::Pending);
         s.pass(31).await;
+        assert_eq!(s.payment(&payment).await.refunded, 0);
+        s.pass(121).await;
         assert_eq!(s.payment(&payment).await.refunded, 1_000);
         // The answer is lost: the same key again, so that it is sent once.
         s.bank.plan(Ask::Refund, Fake::LoseAnswer);
@@ -1040,6 +1044,62 @@ async fn a_pending_payment_is_asked_about() {
         s.pass(121).await;
         assert_eq!(s.payment(&payment).await.status, PaymentStatus::Captured);
         assert_eq!(s.order().await.state, OrderState::Paid);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn money_that_comes_after_the_order_expired() {
+    each_shop(async |s| {
+        let payment = s.redirected().await;
+        // Nobody heard of it: the order expires, and giving the payment up brings it to light.
+        s.bank.pay(payment.id);
+        s.pass(31 * 60).await;
+        s.pass(31).await;
+        assert_eq!(s.payment(&payment).await.status, PaymentStatus::Captured);
+        assert_eq!(s.order().await.state, OrderState::Paid);
+        let kinds = s.kinds().await;
+        assert!(
+            kinds.contains(&"expired".into()) && kinds.contains(&"paid_late".into()),
+            "{kinds:?}"
+        );
+        s.t.verify().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_canceled_order_gets_its_money_back() {
+    each_shop(async |s| {
+        let payment = s.start("k").await;
+        s.refund(&payment, "r", Some(1_000)).await.unwrap();
+        s.cancel_order().await;
+        s.pass(0).await;
+        let back = s.payment(&payment).await;
+        assert_eq!((back.refunded, back.refunds.len()), (PRICE, 2));
+        s.t.verify().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_payment_waits_for_its_own_adapter() {
+    each_shop(async |s| {
+        let payment = s.start("k").await;
+        raw!(s.t, |conn| {
+            sqlx::query("UPDATE oms_payment SET plugin_digest = 'gone' WHERE id = $1")
+                .bind(payment.id)
+                .execute(conn)
+                .await
+                .map(drop)
+        })
+        .unwrap();
+        let refused = s.refund(&payment, "r", None).await;
+        assert!(matches!(refused, Err(Error::Gateway { .. })));
+        assert_eq!(
+            (s.bank.calls(Ask::Refund), s.payment(&payment).await.refunds.len()),
+            (0, 0)
+        );
     })
     .await;
 }

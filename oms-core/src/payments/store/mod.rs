@@ -311,3 +311,17 @@ pub(super) async fn hasten_reconcile(tx: &mut Tx, payment: PaymentId, at: Timest
     })?;
     Ok(())
 }
+
+/// Whether such a job is being run.
+pub(super) async fn is_reconciling(tx: &mut Tx, payment: PaymentId) -> Result<bool> {
+    let (running,): (i64,) = run!(tx, |conn| {
+        sqlx::query_as(
+            "SELECT COUNT(*) FROM oms_job
+             WHERE kind = 'reconcile_payment' AND unique_key = $1 AND leased_until IS NOT NULL",
+        )
+        .bind(payment.to_string())
+        .fetch_one(conn)
+        .await
+    })?;
+    Ok(running > 0)
+}
