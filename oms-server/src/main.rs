@@ -1,3 +1,5 @@
-mod mock_gateway;
+//! The program is a thin shell: everything is in the library beside it, where tests reach it.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    oms_server::cli::main()
+}

@@ -1,0 +1,38 @@
+//! Logs, on stderr.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{ConfigError, variable};
+
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Settings")]
+pub(super) struct Options {
+    /// How log lines are written; OMS_LOG says which, such as info,oms_core=debug
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    log_format: Format,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Options {
+    pub(super) fn init(&self) -> Result<(), ConfigError> {
+        let wanted = variable("OMS_LOG").filter(|text| !text.is_empty());
+        let wanted = wanted.as_deref().unwrap_or("info,sqlx=warn,lettre=warn");
+        let filter = EnvFilter::try_new(wanted).map_err(|e| ConfigError {
+            variable: "OMS_LOG",
+            detail: format!("{wanted:?} is no filter such as info,oms_core=debug: {e}"),
+        })?;
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        match self.log_format {
+            Format::Text => subscriber.init(),
+            Format::Json => subscriber.json().init(),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line. Results go to stdout, logs to stderr; 0 is good, 1 found or failed, 2 wrong usage.
+
+mod admin;
+mod demo;
+mod health;
+mod logs;
+mod pictures;
+mod serve;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use oms_core::Oms;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, ConfigError, Options};
+use crate::{http, setup};
+
+#[derive(Parser)]
+#[command(name = "oms-server", version, about = "An order management system", max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    logs: logs::Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API
+    #[command(after_help = "Example:\n  oms-server serve --demo --listen 127.0.0.1:8000")]
+    Serve(serve::Options),
+    /// Run background jobs only: mails, expiry, reconciliation
+    #[command(after_help = "Example:\n  DATABASE_URL=postgres://oms:oms@localhost/oms oms-server worker")]
+    Worker,
+    /// Run the fake bank by itself, at the address to listen on
+    #[command(after_help = "Example:\n  oms-server mock-gateway --listen 127.0.0.1:8010")]
+    MockGateway,
+    /// Bring the database's schema up to date
+    #[command(after_help = "Example:\n  DATABASE_URL=postgres://oms:oms@localhost/oms oms-server migrate")]
+    Migrate,
+    /// Ask a running server whether it is ready
+    #[command(after_help = "Example:\n  oms-server health --listen 127.0.0.1:8000 && echo ready")]
+    Health,
+    /// Print the OpenAPI document
+    #[command(after_help = "Example:\n  oms-server openapi > docs/openapi.json")]
+    Openapi,
+    /// Administrators
+    #[command(subcommand)]
+    Admin(admin::Command),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    // TLS needs one provider for the whole process; it is an error only when there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    if let Err(e) = config::load_dotenv() {
+        return refuse(&e);
+    }
+    let cli = Cli::parse();
+    if let Err(e) = cli.logs.init() {
+        return refuse(&e);
+    }
+    let config = match Config::new(&cli.options, config::variable) {
+        Ok(config) => config,
+        Err(e) => return refuse(&e),
+    };
+    match run(cli.command, &config) {
+        Ok(code) => code,
+        Err(e) => match e.downcast_ref::<ConfigError>() {
+            Some(e) => refuse(e),
+            None => {
+                say(format_args!("oms-server: {e:#}"));
+                ExitCode::from(1)
+            }
+        },
+    }
+}
+
+fn run(command: Command, config: &Config) -> Result<ExitCode> {
+    if let Command::Openapi = command {
+        return print(&http::openapi());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve(options) => serve::run(config, &options).await,
+            Command::Worker => worker(config).await,
+            Command::MockGateway => serve::mock_gateway(config).await,
+            Command::Migrate => {
+                open(config).await?.shutdown().await;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Health => Ok(health::ask(config).await),
+            Command::Admin(command) => admin::run(config, command).await,
+            Command::Openapi => print(&http::openapi()),
+        }
+    })
+}
+
+/// The library, for commands that do not listen.
+async fn open(config: &Config) -> Result<Oms> {
+    setup::open(config, &serve::public_url(config, config.listen)).await
+}
+
+async fn worker(config: &Config) -> Result<ExitCode> {
+    let oms = open(config).await?;
+    let stop = CancellationToken::new();
+    tokio::spawn(serve::stop_on_signal(stop.clone()));
+    let worked = oms.worker().run(stop).await;
+    oms.shutdown().await;
+    worked?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a result. A reader that has gone away, as in `| head`, is no error.
+fn print(text: &str) -> Result<ExitCode> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// One line on stderr, whatever the log is set to.
+fn say(line: std::fmt::Arguments<'_>) {
+    // There is nobody to tell when stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    say(format_args!("oms-server: {error}"));
+    ExitCode::from(2)
+}

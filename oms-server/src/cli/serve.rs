@@ -1,0 +1,173 @@
+//! The server: listens, serves, works, and stops when asked to.
+
+use std::fmt::{Display, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use oms_core::Oms;
+use poem::listener::{Acceptor, Listener, TcpAcceptor, TcpListener};
+use poem::{Endpoint, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{admin, demo};
+use crate::config::Config;
+use crate::mock_gateway::Bank;
+use crate::{http, setup};
+
+/// How long requests may go on after the server was asked to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(clap::Args)]
+pub(super) struct Options {
+    /// Leave background jobs to `oms-server worker`
+    #[arg(long)]
+    no_worker: bool,
+    /// Make a demo shop when the database is empty
+    #[arg(long)]
+    demo: bool,
+}
+
+pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> {
+    if options.demo && config.production {
+        anyhow::bail!("the demo shop has a known password: --demo is refused in production (OMS_ENV)");
+    }
+    let (acceptor, address) = listen(config).await?;
+    let public_url = public_url(config, address);
+    let oms = setup::open(config, &public_url).await?;
+    let state = setup::state(config, oms.clone())?;
+    let bank = setup::bank(config, &format!("{public_url}/mock-gateway")).await?;
+    if !config.production {
+        admin::ensure_first(config, &oms).await?;
+    }
+    let demo = match options.demo {
+        true => demo::prepare(&oms, &state.media).await.context("cannot make the demo shop")?,
+        false => None,
+    };
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    let work = tokio::spawn(work(oms.clone(), stop.clone(), options.no_worker));
+    let deliver = tokio::spawn(deliver(bank.clone(), stop.clone()));
+
+    super::print(&welcome(config, address, &public_url, demo.as_ref())?)?;
+    let app = http::app(state, bank.map(|bank| bank.routes()));
+    let served = serve(acceptor, app, &stop).await;
+    // The server may have ended by an error: then the rest is told here.
+    stop.cancel();
+    deliver.await?;
+    let worked = work.await?;
+    oms.shutdown().await;
+    served.and(worked)?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The fake bank by itself.
+pub(super) async fn mock_gateway(config: &Config) -> Result<ExitCode> {
+    let (acceptor, address) = listen(config).await?;
+    let public_url = public_url(config, address);
+    let Some(bank) = setup::bank(config, &public_url).await? else {
+        anyhow::bail!("there is no fake bank in production (OMS_ENV)");
+    };
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+    let deliver = tokio::spawn(deliver(Some(bank.clone()), stop.clone()));
+    super::print(&format!("The fake bank listens at {public_url}\n"))?;
+    let served = serve(acceptor, bank.routes(), &stop).await;
+    stop.cancel();
+    deliver.await?;
+    served?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Cancels at SIGTERM or Ctrl-C.
+pub(super) async fn stop_on_signal(stop: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received: the program stops only when it is killed");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop.cancelled() => return,
+    }
+    tracing::info!("asked to stop: what is under way is finished first");
+    stop.cancel();
+}
+
+/// Where others reach what listens here, when nobody said.
+pub(super) fn public_url(config: &Config, listening: SocketAddr) -> String {
+    config.public_url.clone().unwrap_or_else(|| {
+        // "Every address" is none that a browser could go to.
+        let host = match listening {
+            SocketAddr::V4(a) if a.ip().is_unspecified() => "127.0.0.1".into(),
+            SocketAddr::V4(a) => a.ip().to_string(),
+            SocketAddr::V6(a) if a.ip().is_unspecified() => "[::1]".into(),
+            SocketAddr::V6(a) => format!("[{}]", a.ip()),
+        };
+        format!("http://{host}:{}", listening.port())
+    })
+}
+
+async fn listen(config: &Config) -> Result<(TcpAcceptor, SocketAddr)> {
+    let cannot = || format!("cannot listen on {} (OMS_LISTEN)", config.listen);
+    let acceptor = TcpListener::bind(config.listen).into_acceptor().await.with_context(cannot)?;
+    // With port 0 the system has chosen one.
+    let address = acceptor
+        .local_addr()
+        .iter()
+        .find_map(|address| address.as_socket_addr().copied())
+        .with_context(cannot)?;
+    Ok((acceptor, address))
+}
+
+async fn serve(acceptor: TcpAcceptor, app: impl Endpoint + 'static, stop: &CancellationToken) -> Result<()> {
+    Server::new_with_acceptor(acceptor)
+        .run_with_graceful_shutdown(app, stop.clone().cancelled_owned(), Some(GRACE))
+        .await
+        .context("the server failed")
+}
+
+async fn work(oms: Oms, stop: CancellationToken, elsewhere: bool) -> Result<()> {
+    if elsewhere {
+        return Ok(());
+    }
+    let worked = oms.worker().run(stop.clone()).await;
+    // A server without its worker would take orders and send no mails.
+    stop.cancel();
+    worked.context("the worker failed")
+}
+
+async fn deliver(bank: Option<Bank>, stop: CancellationToken) {
+    if let Some(bank) = bank {
+        bank.deliver(stop).await;
+    }
+}
+
+fn welcome(
+    config: &Config,
+    address: SocketAddr,
+    public_url: &str,
+    demo: Option<&demo::Demo>,
+) -> Result<String> {
+    let mut text = format!("oms listens at http://{address}\n\n");
+    let mut line = |what: &str, value: &dyn Display| writeln!(text, "  {what:<15} {value}");
+    line("API", &format_args!("{public_url}/v1"))?;
+    line("documentation", &format_args!("{public_url}/docs and {public_url}/redoc"))?;
+    if !config.production {
+        line("administrator", &config.data_dir.join("admin.txt").display())?;
+        line("fake bank", &format_args!("{public_url}/mock-gateway"))?;
+    }
+    if config.smtp.is_none() {
+        line("mails", &config.data_dir.join("mail").display())?;
+    }
+    if let Some(demo) = demo {
+        text.push_str(&demo.instructions(public_url));
+    }
+    text.push('\n');
+    Ok(text)
+}

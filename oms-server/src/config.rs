@@ -1,0 +1,295 @@
+//! Settings: flags before the environment before `.env` before defaults. The only reader of the environment.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use lettre::message::Mailbox;
+use oms_core::payments::Secret;
+
+/// What every command may be told, as it was written: [`Config`] is what it means.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Options {
+    /// Address and port to listen on [default: 127.0.0.1:8000]
+    #[arg(long, global = true, env = "OMS_LISTEN", hide_env_values = true, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// sqlite:///path/to/oms.db or postgres://user:password@host/database [default: <data dir>/oms.db]
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Folder of the SQLite database, media, mails, caches and development secrets [default: oms-data]
+    #[arg(long, global = true, env = "OMS_DATA_DIR", hide_env_values = true, value_name = "FOLDER")]
+    pub data_dir: Option<String>,
+    /// Folder of payment plugins [default: <data dir>/plugins, then target/plugins]
+    #[arg(long, global = true, env = "OMS_PLUGIN_DIR", hide_env_values = true, value_name = "FOLDER")]
+    pub plugin_dir: Option<String>,
+    /// Address under which customers and gateways reach the server [default: from the address it listens on]
+    #[arg(long, global = true, env = "OMS_PUBLIC_URL", hide_env_values = true, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// development (fake bank, random secrets, mails as files) or production [default: development]
+    #[arg(long, global = true, env = "OMS_ENV", hide_env_values = true, value_name = "ENVIRONMENT")]
+    pub env: Option<String>,
+    /// File that declares the accounts at payment gateways [default: <data dir>/accounts.toml]
+    #[arg(long, global = true, env = "OMS_ACCOUNTS", hide_env_values = true, value_name = "FILE")]
+    pub accounts: Option<String>,
+}
+
+/// Settings that were checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub production: bool,
+    pub listen: SocketAddr,
+    /// Without a slash at the end; none to derive it from the address that is listened on.
+    pub public_url: Option<String>,
+    pub database_url: String,
+    pub data_dir: PathBuf,
+    pub plugin_dir: PathBuf,
+    /// The file and whether it was named: one that was named must exist.
+    pub accounts: (PathBuf, bool),
+    /// Signs access tokens. None in development, where a random one is kept in the data folder.
+    pub secret_key: Option<Secret>,
+    /// None: each mail becomes a file.
+    pub smtp: Option<Smtp>,
+    pub mail_from: Mailbox,
+}
+
+/// How to reach the mail server.
+#[derive(Debug, Clone)]
+pub struct Smtp {
+    pub server: String,
+    pub port: u16,
+    pub credentials: Option<(String, Secret)>,
+}
+
+/// A setting that cannot be used. Printed as one line that names the variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    pub variable: &'static str,
+    pub detail: String,
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.variable, self.detail)
+    }
+}
+
+fn wrong(variable: &'static str, detail: impl Into<String>) -> ConfigError {
+    ConfigError {
+        variable,
+        detail: detail.into(),
+    }
+}
+
+impl Config {
+    /// Checks the options and reads what has no flag through `lookup`, which is [`variable`] outside of tests.
+    pub fn new(
+        options: &Options,
+        lookup: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        // Container set-ups pass variables that are not set as empty ones.
+        let given = |option: &Option<String>| option.clone().filter(|text| !text.is_empty());
+        let lookup = |name| lookup(name).filter(|text| !text.is_empty());
+        let production = match given(&options.env).as_deref() {
+            None | Some("development") => false,
+            Some("production") => true,
+            Some(other) => {
+                return Err(wrong(
+                    "OMS_ENV",
+                    format!("{other:?} must be development or production"),
+                ));
+            }
+        };
+        let data_dir = PathBuf::from(given(&options.data_dir).unwrap_or_else(|| "oms-data".into()));
+        let accounts = match given(&options.accounts) {
+            Some(path) => (PathBuf::from(path), true),
+            None => (data_dir.join("accounts.toml"), false),
+        };
+        Ok(Self {
+            production,
+            listen: parse_or(given(&options.listen), "OMS_LISTEN", "127.0.0.1:8000", "an IP address with a port, such as 127.0.0.1:8000")?,
+            public_url: given(&options.public_url).map(|url| public_url(&url)).transpose()?,
+            database_url: database_url(given(&options.database_url), &data_dir)?,
+            plugin_dir: plugin_dir(given(&options.plugin_dir), &data_dir),
+            accounts,
+            secret_key: secret_key(lookup("SECRET_KEY"), production)?,
+            smtp: smtp(&lookup)?,
+            mail_from: parse_or(lookup("MAIL_FROM"), "MAIL_FROM", "OMS <no-reply@localhost>", "a sender, such as Shop <shop@example.com>")?,
+            data_dir,
+        })
+    }
+}
+
+/// Adds what `.env` in the working folder says to the environment, where real variables win. Call it while the
+/// program still has one thread.
+pub fn load_dotenv() -> Result<(), ConfigError> {
+    match dotenvy::from_path(Path::new(".env")) {
+        Ok(()) => Ok(()),
+        Err(e) if e.not_found() => Ok(()),
+        // The error quotes the line, which may hold a secret.
+        Err(dotenvy::Error::LineParse(_, at)) => {
+            Err(wrong(".env", format!("cannot be read from character {at} of a line on")))
+        }
+        Err(e) => Err(wrong(".env", e.to_string())),
+    }
+}
+
+/// A variable of the environment.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The secret behind `env:NAME` or `file:PATH`, as the accounts file names them.
+pub fn resolve_secret(source: &str) -> Result<String, String> {
+    if let Some(name) = source.strip_prefix("env:") {
+        return variable(name)
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| format!("the variable {name} is not set"));
+    }
+    let path = source
+        .strip_prefix("file:")
+        .ok_or("a secret is named as env:NAME or file:PATH")?;
+    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {path}: {e}"))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn parse_or<T: FromStr>(
+    given: Option<String>,
+    variable: &'static str,
+    default: &str,
+    expected: &str,
+) -> Result<T, ConfigError> {
+    let text = given.as_deref().unwrap_or(default);
+    text.parse()
+        .map_err(|_| wrong(variable, format!("{text:?} is not {expected}")))
+}
+
+fn public_url(text: &str) -> Result<String, ConfigError> {
+    let usable = url::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+    });
+    if usable {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(wrong(
+            "OMS_PUBLIC_URL",
+            format!("{text:?} is not an address such as https://shop.example.com"),
+        ))
+    }
+}
+
+fn database_url(given: Option<String>, data_dir: &Path) -> Result<String, ConfigError> {
+    let Some(url) = given else {
+        return Ok(format!("sqlite://{}", data_dir.join("oms.db").display()));
+    };
+    // Never repeated in a message: it may hold a password.
+    if ["sqlite:", "postgres:", "postgresql:"].iter().any(|s| url.starts_with(s)) {
+        Ok(url)
+    } else {
+        Err(wrong(
+            "DATABASE_URL",
+            "must begin with sqlite: or postgres:, as in postgres://user:password@host/database",
+        ))
+    }
+}
+
+fn plugin_dir(given: Option<String>, data_dir: &Path) -> PathBuf {
+    // `cargo xtask plugins` fills the second one.
+    let candidates = [data_dir.join("plugins"), PathBuf::from("target/plugins")];
+    given.map_or_else(
+        || {
+            let found = candidates.iter().find(|path| path.is_dir());
+            found.unwrap_or(&candidates[0]).clone()
+        },
+        PathBuf::from,
+    )
+}
+
+fn secret_key(given: Option<String>, production: bool) -> Result<Option<Secret>, ConfigError> {
+    let needed = "at least 32 random bytes are needed in production (openssl rand -base64 48)";
+    match given {
+        None if production => Err(wrong("SECRET_KEY", format!("is not set: {needed}"))),
+        Some(key) if production && key.len() < 32 => {
+            Err(wrong("SECRET_KEY", format!("has {} bytes: {needed}", key.len())))
+        }
+        key => Ok(key.map(Secret::new)),
+    }
+}
+
+fn smtp(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Option<Smtp>, ConfigError> {
+    let port = parse_or(lookup("MAIL_PORT"), "MAIL_PORT", "587", "a port between 1 and 65535")?;
+    if port == 0 {
+        return Err(wrong("MAIL_PORT", "0 is not a port between 1 and 65535"));
+    }
+    let credentials = match (lookup("MAIL_USERNAME"), lookup("MAIL_PASSWORD")) {
+        (Some(user), Some(password)) => Some((user, Secret::new(password))),
+        (None, None) => None,
+        (Some(_), None) => return Err(wrong("MAIL_PASSWORD", "is not set, but MAIL_USERNAME is")),
+        (None, Some(_)) => return Err(wrong("MAIL_USERNAME", "is not set, but MAIL_PASSWORD is")),
+    };
+    Ok(lookup("MAIL_SERVER").map(|server| Smtp {
+        server,
+        port,
+        credentials,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(options: &Options, variables: &[(&'static str, &str)]) -> Result<Config, ConfigError> {
+        Config::new(options, |name| {
+            let found = variables.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn defaults_suit_development() {
+        let config = config(&Options::default(), &[("MAIL_SERVER", "")]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+        assert_eq!(config.database_url, "sqlite://oms-data/oms.db");
+        assert!(!config.production && config.smtp.is_none() && config.secret_key.is_none());
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_variable() {
+        let with = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            change(&mut options);
+            config(&options, &[]).unwrap_err().variable
+        };
+        assert_eq!(with(|o| o.listen = Some("8000".into())), "OMS_LISTEN");
+        assert_eq!(with(|o| o.env = Some("staging".into())), "OMS_ENV");
+        assert_eq!(with(|o| o.public_url = Some("shop".into())), "OMS_PUBLIC_URL");
+        assert_eq!(with(|o| o.database_url = Some("mysql://x:secret@y".into())), "DATABASE_URL");
+        assert_eq!(with(|o| o.env = Some("production".into())), "SECRET_KEY");
+        let of = |variables: &[(&'static str, &str)]| {
+            config(&Options::default(), variables).unwrap_err().variable
+        };
+        assert_eq!(of(&[("MAIL_PORT", "smtp")]), "MAIL_PORT");
+        assert_eq!(of(&[("MAIL_USERNAME", "me")]), "MAIL_PASSWORD");
+        assert_eq!(of(&[("MAIL_FROM", "nobody")]), "MAIL_FROM");
+    }
+
+    #[test]
+    fn production_wants_a_long_key() {
+        let options = Options {
+            env: Some("production".into()),
+            ..Options::default()
+        };
+        let error = config(&options, &[("SECRET_KEY", "short")]).unwrap_err();
+        assert_eq!(error.variable, "SECRET_KEY");
+        assert!(!error.detail.contains("short"), "{error}");
+        assert!(config(&options, &[("SECRET_KEY", &"x".repeat(32))]).is_ok());
+    }
+}

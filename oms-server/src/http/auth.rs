@@ -1,0 +1,156 @@
+//! Who asks: access tokens (JWT) are made at log-in and turned into an actor at every request.
+
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use oms_core::{Actor, Oms, SessionId, Timestamp, UserId};
+use poem::Request;
+use poem_openapi::SecurityScheme;
+use poem_openapi::auth::Bearer;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::error::ApiError;
+
+const ISSUER: &str = "oms";
+const AUDIENCE: &str = "oms-api";
+/// RFC 9068's type, so that no other token signed with the same key passes for an access token.
+const TYPE: &str = "at+jwt";
+pub const LIFETIME: Duration = Duration::from_secs(15 * 60);
+
+/// Signs and checks access tokens.
+#[derive(Clone)]
+pub struct Tokens {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: UserId,
+    sid: SessionId,
+    iat: i64,
+    exp: i64,
+}
+
+impl Tokens {
+    pub fn new(secret: &str) -> Self {
+        Self {
+            encoding: EncodingKey::from_secret(secret.as_bytes()),
+            decoding: DecodingKey::from_secret(secret.as_bytes()),
+        }
+    }
+
+    /// A token for a session, good for [`LIFETIME`].
+    pub fn sign(&self, session: SessionId, user: UserId, now: Timestamp) -> Result<String, ApiError> {
+        let claims = Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: user,
+            sid: session,
+            iat: now.as_secs(),
+            exp: (now + LIFETIME).as_secs(),
+        };
+        let mut header = Header::new(Algorithm::HS256);
+        header.typ = Some(TYPE.into());
+        jsonwebtoken::encode(&header, &claims, &self.encoding).map_err(|e| ApiError::internal(&e))
+    }
+
+    /// The session and user of a token that is ours and not past its time.
+    pub fn check(&self, token: &str, now: Timestamp) -> Option<(SessionId, UserId)> {
+        let mut rules = Validation::new(Algorithm::HS256);
+        rules.set_issuer(&[ISSUER]);
+        rules.set_audience(&[AUDIENCE]);
+        rules.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
+        // Against the library's clock, below: there is one time in the program.
+        rules.validate_exp = false;
+        let data = jsonwebtoken::decode::<Claims>(token, &self.decoding, &rules).ok()?;
+        let good = data.header.typ.as_deref() == Some(TYPE) && data.claims.exp > now.as_secs();
+        good.then_some((data.claims.sid, data.claims.sub))
+    }
+}
+
+/// Somebody who is signed in, with what they work on.
+pub struct SignedIn {
+    pub oms: Oms,
+    pub actor: Actor,
+    pub session: SessionId,
+}
+
+/// The access token from `POST /v1/sessions`, as `Authorization: Bearer ..`.
+#[derive(SecurityScheme)]
+#[oai(ty = "bearer", bearer_format = "JWT", checker = "authenticate")]
+pub struct Auth(pub SignedIn);
+
+async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<SignedIn> {
+    let Some(State { oms, tokens, .. }) = request.data::<State>() else {
+        return Err(ApiError::internal(&"the routes are mounted without their state").into());
+    };
+    let (session, user) = tokens
+        .check(&bearer.token, oms.now())
+        .ok_or_else(ApiError::unauthorized)?;
+    let actor = oms
+        .users()
+        .authenticate(session, user)
+        .await
+        .map_err(ApiError::from)?;
+    Ok(SignedIn {
+        oms: oms.clone(),
+        actor,
+        session,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+
+    fn ids() -> (SessionId, UserId) {
+        (SessionId::new(NOW), UserId::new(NOW))
+    }
+
+    #[test]
+    fn a_token_lasts_its_time_and_no_longer() {
+        let (tokens, (session, user)) = (Tokens::new("k".repeat(32).as_str()), ids());
+        let token = tokens.sign(session, user, NOW).unwrap();
+        assert_eq!(tokens.check(&token, NOW), Some((session, user)));
+        assert_eq!(tokens.check(&token, NOW + LIFETIME), None);
+        assert_eq!(Tokens::new("another").check(&token, NOW), None);
+    }
+
+    #[test]
+    fn other_tokens_of_the_same_key_are_refused() {
+        let (tokens, (session, user)) = (Tokens::new("k"), ids());
+        let claims = |iss: &str, aud: &str| Claims {
+            iss: iss.into(),
+            aud: aud.into(),
+            sub: user,
+            sid: session,
+            iat: 0,
+            exp: i64::MAX,
+        };
+        let sign = |algorithm, typ: Option<&str>, claims: &Claims| {
+            let mut header = Header::new(algorithm);
+            header.typ = typ.map(Into::into);
+            jsonwebtoken::encode(&header, claims, &tokens.encoding).unwrap()
+        };
+        let good = claims(ISSUER, AUDIENCE);
+        assert!(tokens.check(&sign(Algorithm::HS256, Some(TYPE), &good), NOW).is_some());
+        for other in [
+            sign(Algorithm::HS256, Some("JWT"), &good),
+            sign(Algorithm::HS256, None, &good),
+            sign(Algorithm::HS512, Some(TYPE), &good),
+            sign(Algorithm::HS256, Some(TYPE), &claims("other", AUDIENCE)),
+            sign(Algorithm::HS256, Some(TYPE), &claims(ISSUER, "other")),
+            // {"alg":"none","typ":"at+jwt"}
+            format!("eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{}.", sign(Algorithm::HS256, Some(TYPE), &good).split('.').nth(1).unwrap()),
+            String::new(),
+        ] {
+            assert_eq!(tokens.check(&other, NOW), None, "{other}");
+        }
+    }
+}

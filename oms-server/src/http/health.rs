@@ -1,0 +1,31 @@
+//! Whether the process lives and whether it can serve.
+
+use poem::http::StatusCode;
+use poem::web::Data;
+use poem::{IntoResponse, Response, Route, get, handler};
+
+use super::State;
+use super::error::ApiError;
+
+pub fn mount(routes: Route) -> Route {
+    routes.at("/livez", get(live)).at("/readyz", get(ready))
+}
+
+/// The process answers.
+#[handler]
+fn live() -> &'static str {
+    "ok\n"
+}
+
+/// The database answers and its schema is there.
+#[handler]
+async fn ready(state: Data<&State>) -> Response {
+    match state.oms.check().await {
+        Ok(()) => "ok\n".into_response(),
+        Err(e) => {
+            tracing::warn!(error = %e, "not ready");
+            let detail = "the database does not answer, or its schema is not up to date";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).into_response()
+        }
+    }
+}

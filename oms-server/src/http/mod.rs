@@ -1,0 +1,107 @@
+//! The HTTP API: routes and what surrounds them.
+
+mod auth;
+mod catalog;
+mod docs;
+mod error;
+mod health;
+mod inventory;
+mod json;
+mod media;
+mod reply;
+mod request;
+mod users;
+mod values;
+mod verify_page;
+
+use std::any::Any;
+
+use oms_core::Oms;
+use poem::middleware::CatchPanic;
+use poem::{Endpoint, EndpointExt, IntoResponse, Response, Route};
+use poem_openapi::{OpenApiService, Tags};
+
+pub use auth::Tokens;
+
+use crate::media::MediaStore;
+use error::ApiError;
+
+/// What every request may use.
+#[derive(Clone)]
+pub struct State {
+    pub oms: Oms,
+    pub tokens: Tokens,
+    pub media: MediaStore,
+}
+
+#[derive(Tags)]
+enum Tag {
+    /// Accounts.
+    Users,
+    /// Logging in and out.
+    Sessions,
+    /// What is sold and by whom.
+    Catalog,
+    /// Pictures.
+    Media,
+    /// Units on hand, and where they went.
+    Stock,
+}
+
+type Apis = (
+    users::UsersApi,
+    catalog::CatalogApi,
+    media::MediaApi,
+    inventory::InventoryApi,
+);
+
+fn service() -> OpenApiService<Apis, ()> {
+    let apis = (
+        users::UsersApi,
+        catalog::CatalogApi,
+        media::MediaApi,
+        inventory::InventoryApi,
+    );
+    OpenApiService::new(apis, "oms", env!("CARGO_PKG_VERSION"))
+        .description(include_str!("../../templates/api.md"))
+        .server("/")
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> String {
+    format!("{}\n", service().spec())
+}
+
+/// All that the server answers. `bank` is the fake bank, in development.
+pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
+    let generate = || {
+        let service = service();
+        docs::Generated {
+            swagger: service.swagger_ui_html(),
+            redoc: service.redoc_html(),
+            spec: service.spec(),
+        }
+    };
+    let routes = Route::new().nest("/", service());
+    let routes = verify_page::mount(health::mount(docs::mount(routes, generate)));
+    let shop = routes
+        .data(state)
+        .around(request::limit_body)
+        .around(request::limit_time)
+        .with(CatchPanic::new().with_handler(panicked))
+        .catch_all_error(error::from_framework);
+    // The bank holds answers back on purpose and has errors of its own.
+    let all = match bank {
+        Some(bank) => Route::new().nest("/mock-gateway", bank).nest("/", shop),
+        None => Route::new().nest("/", shop),
+    };
+    all.around(request::context)
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    ApiError::internal(&text.unwrap_or("a panic without a text")).into_response()
+}

@@ -1,0 +1,190 @@
+//! What surrounds every request: its id, its place in the log, headers of every answer, limits of time and size.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use poem::http::{HeaderMap, HeaderValue, Method, header};
+use poem::{Body, Endpoint, IntoResponse, Request, Response};
+use tracing::Instrument;
+
+use super::error::ApiError;
+use crate::secrets;
+
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+const BODY_LIMIT: usize = 1 << 20;
+/// A picture of 5 MiB and what multipart puts around it.
+const MEDIA_LIMIT: usize = 6 << 20;
+
+tokio::task_local! {
+    static REQUEST_ID: Arc<str>;
+}
+
+/// The id of the request that this task serves.
+pub fn id() -> String {
+    REQUEST_ID
+        .try_with(|id| id.to_string())
+        .unwrap_or_else(|_| "none".into())
+}
+
+/// Gives the request an id and a line in the log, and the answer its headers. The outermost of all.
+pub async fn context<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
+    let id: Arc<str> = accepted_id(request.headers()).unwrap_or_else(new_id).into();
+    let trace = traceparent(request.headers());
+    let span = tracing::info_span!(
+        "request",
+        id = %id,
+        method = %request.method(),
+        path = request.uri().path(),
+        traceparent = trace.as_ref().and_then(|value| value.to_str().ok()),
+    );
+    let work = async {
+        let started = Instant::now();
+        let mut response = next.get_response(request).await;
+        let status = response.status().as_u16();
+        tracing::info!(status, ms = started.elapsed().as_secs_f64() * 1e3, "answered");
+        let headers = response.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(&self::id()) {
+            headers.insert("x-request-id", value);
+        }
+        if let Some(trace) = trace {
+            headers.insert("traceparent", trace);
+        }
+        secure(headers);
+        Ok(response)
+    };
+    REQUEST_ID.scope(id, work.instrument(span)).await
+}
+
+/// Refuses bodies that are too large: by their declared length at once, otherwise by counting. What is within the
+/// limit is read whole, so that no handler waits for a slow client.
+pub async fn limit_body<E: Endpoint>(next: Arc<E>, mut request: Request) -> poem::Result<Response> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.call(request).await.map(IntoResponse::into_response);
+    }
+    let limit = if request.uri().path() == "/v1/media" {
+        MEDIA_LIMIT
+    } else {
+        BODY_LIMIT
+    };
+    let declared = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let waits_for_a_go = request.headers().contains_key(header::EXPECT);
+    let body = request.take_body();
+    if declared.is_some_and(|length| length > limit as u64) {
+        if !waits_for_a_go {
+            tokio::spawn(drain(body));
+        }
+        return Err(too_large(limit).into());
+    }
+    let bytes = match body.into_bytes_limit(limit).await {
+        Ok(bytes) => bytes,
+        Err(poem::error::ReadBodyError::PayloadTooLarge) => return Err(too_large(limit).into()),
+        Err(_) => return Err(ApiError::invalid_request("the body ended before its end").into()),
+    };
+    request.set_body(bytes);
+    next.call(request).await.map(IntoResponse::into_response)
+}
+
+/// Ends what takes too long. An order that is being placed is placed all the same: the retry finds it by its key.
+pub async fn limit_time<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
+    match tokio::time::timeout(TIME_LIMIT, next.call(request)).await {
+        Ok(answer) => answer.map(IntoResponse::into_response),
+        Err(_) => Err(ApiError::overloaded("this took too long: retry with the same key", 1).into()),
+    }
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(
+        poem::http::StatusCode::PAYLOAD_TOO_LARGE,
+        "payload_too_large",
+        format!("the body may have at most {limit} bytes"),
+    )
+}
+
+/// Reads on for a while what the client is still sending: a connection that is closed on unread data loses the answer.
+async fn drain(body: Body) {
+    const AT_MOST: usize = 32 << 20;
+    let read = async {
+        let (mut stream, mut seen) = (body.into_bytes_stream(), 0);
+        while let Some(Ok(bytes)) = stream.next().await {
+            seen += bytes.len();
+            if seen > AT_MOST {
+                break;
+            }
+        }
+    };
+    // Either end is fine.
+    let _ = tokio::time::timeout(Duration::from_secs(5), read).await;
+}
+
+fn accepted_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get("x-request-id")?.to_str().ok()?;
+    let sane = (1..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
+    sane.then(|| id.to_owned())
+}
+
+fn new_id() -> String {
+    // The system's random numbers have never failed by now: the server made secrets of them when it started.
+    secrets::random_text(15).unwrap_or_default()
+}
+
+/// W3C trace context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
+fn traceparent(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get("traceparent")?;
+    let parts: Vec<&str> = value.to_str().ok()?.split('-').collect();
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let well_formed = parts.iter().map(|part| part.len()).eq([2, 32, 16, 2])
+        && parts.iter().all(|part| hex(part))
+        && parts[0] != "ff";
+    well_formed.then(|| value.clone())
+}
+
+/// Headers that make browsers careful. A page that needs more says so itself.
+fn secure(headers: &mut HeaderMap) {
+    let defaults = [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("x-frame-options", "DENY"),
+        ("cross-origin-resource-policy", "cross-origin"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("cache-control", "no-store"),
+    ];
+    for (name, value) in defaults {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sane_ids_are_taken_over() {
+        let with = |id: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", HeaderValue::from_str(id).unwrap());
+            accepted_id(&headers)
+        };
+        assert_eq!(with("req-1_a.b:c").as_deref(), Some("req-1_a.b:c"));
+        for odd in ["", "a b", "a\"b", &"x".repeat(129)] {
+            assert_eq!(with(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn only_well_formed_traces_are_passed_on() {
+        let with = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", HeaderValue::from_static(text));
+            traceparent(&headers).is_some()
+        };
+        assert!(with("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        for odd in ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331", "x", "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
+            assert!(!with(odd), "{odd}");
+        }
+    }
+}

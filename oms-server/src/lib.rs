@@ -1,0 +1,12 @@
+//! The oms server: an HTTP API, a worker and a command line around `oms-core`.
+
+pub mod cli;
+pub mod config;
+pub mod http;
+
+pub mod mailer;
+pub mod media;
+pub mod setup;
+
+mod mock_gateway;
+mod secrets;

@@ -1,0 +1,79 @@
+//! Random secrets that are made once and kept in files that only their owner can read.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+/// `bytes` random bytes in letters that are safe everywhere.
+pub fn random_text(bytes: usize) -> Result<String> {
+    Ok(URL_SAFE_NO_PAD.encode(random_bytes(bytes)?))
+}
+
+/// As Standard Webhooks writes secrets.
+pub fn webhook_secret() -> Result<String> {
+    Ok(format!("whsec_{}", STANDARD.encode(random_bytes(32)?)))
+}
+
+/// What the file holds; when there is none, what `make` makes, after it was kept.
+pub fn kept(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
+    if !path.exists() {
+        keep(path, &make()?)?;
+    }
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Writes a file that only its owner can read, whole or not at all. A file that is there already stays.
+pub fn keep(path: &Path, text: &str) -> Result<()> {
+    let draft = path.with_extension(format!("draft-{}", random_text(6)?));
+    write_private(&draft, text.as_bytes())?;
+    // A link, not a rename: of two processes that start at once, the first one's secret is kept.
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft)?;
+    match linked {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+            Err(e).with_context(|| format!("cannot write {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a new file with mode 0600.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(())
+}
+
+fn random_bytes(count: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; count];
+    getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_secret_is_made_once_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.key");
+        let first = kept(&path, || random_text(48)).unwrap();
+        assert!(first.len() >= 32);
+        assert_eq!(kept(&path, || random_text(48)).unwrap(), first);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

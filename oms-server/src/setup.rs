@@ -1,0 +1,111 @@
+//! From settings to a running library: accounts, mails, plugins, secrets, and the fake bank of development.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use oms_core::Oms;
+use oms_core::payments::{Account, Grant, Secret};
+
+use crate::config::{Config, ConfigError, resolve_secret};
+use crate::http::{State, Tokens};
+use crate::mailer::MailSender;
+use crate::media::MediaStore;
+use crate::mock_gateway::{Bank, BankConfig};
+use crate::secrets;
+
+/// Opens the library as the settings say, with its schema up to date. `public_url` has no slash at its end.
+pub async fn open(config: &Config, public_url: &str) -> Result<Oms> {
+    fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
+    let mailer = MailSender::new(
+        config.smtp.as_ref(),
+        &config.data_dir.join("mail"),
+        config.mail_from.clone(),
+        public_url,
+    )?;
+    let mut builder = Oms::builder(&config.database_url)
+        .public_url(public_url)
+        .plugin_dir(&config.plugin_dir)
+        .cache_dir(config.data_dir.join("cache"))
+        .mailer(mailer);
+    for account in accounts(config, public_url)? {
+        builder = builder.account(account);
+    }
+    let oms = builder.connect().await.context("cannot open the database")?;
+    oms.migrate().await.context("cannot bring the database's schema up to date")?;
+    Ok(oms)
+}
+
+/// What the routes need beside the library.
+pub fn state(config: &Config, oms: Oms) -> Result<State> {
+    let secret = match &config.secret_key {
+        Some(secret) => secret.reveal().to_owned(),
+        None => secrets::kept(&config.data_dir.join("secret.key"), || secrets::random_text(48))?,
+    };
+    Ok(State {
+        oms,
+        tokens: Tokens::new(&secret),
+        media: MediaStore::open(&config.data_dir.join("media"))?,
+    })
+}
+
+/// The fake bank, which keeps its books in the data folder. There is none in production.
+pub(crate) async fn bank(config: &Config, mounted_at: &str) -> Result<Option<Bank>> {
+    if config.production {
+        return Ok(None);
+    }
+    fs::create_dir_all(&config.data_dir)?;
+    let (api_key, webhook_secret) = bank_secrets(config)?;
+    let bank = Bank::open(BankConfig {
+        database: config.data_dir.join("mock-gateway.db"),
+        public_url: mounted_at.to_owned(),
+        api_key,
+        webhook_secret,
+    });
+    Ok(Some(bank.await.context("cannot open the fake bank")?))
+}
+
+/// The accounts of the file and, in development, `mock` at the fake bank, unless the file declares it.
+fn accounts(config: &Config, public_url: &str) -> Result<Vec<Account>> {
+    let mut accounts = declared(config)?;
+    if !config.production && accounts.iter().all(|account| account.name != "mock") {
+        accounts.push(mock_account(config, public_url)?);
+    }
+    Ok(accounts)
+}
+
+fn declared(config: &Config) -> Result<Vec<Account>> {
+    let (path, named) = &config.accounts;
+    let wrong = |detail| ConfigError {
+        variable: "OMS_ACCOUNTS",
+        detail,
+    };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Vec::new()),
+        Err(e) => return Err(wrong(format!("cannot read {}: {e}", path.display())).into()),
+    };
+    let parsed = Account::parse_all(&text, resolve_secret);
+    Ok(parsed.map_err(|e| wrong(format!("{}: {}", path.display(), e.trim_end().replace('\n', " "))))?)
+}
+
+fn mock_account(config: &Config, public_url: &str) -> Result<Account> {
+    let (api_key, webhook_secret) = bank_secrets(config)?;
+    let origin = url::Url::parse(public_url)?.origin().ascii_serialization();
+    let mut account = Account::new("mock", "mock");
+    account.grants = vec![Grant { origin, private: true }];
+    account.config = [("base-url".to_owned(), format!("{public_url}/mock-gateway"))].into();
+    account.secrets = [
+        ("api-key".to_owned(), Secret::new(api_key)),
+        ("webhook-secret".to_owned(), Secret::new(webhook_secret)),
+    ]
+    .into();
+    Ok(account)
+}
+
+/// What the shop and the fake bank share.
+fn bank_secrets(config: &Config) -> Result<(String, String)> {
+    let key = secrets::kept(&config.data_dir.join("mock-api.key"), || secrets::random_text(24))?;
+    let webhook = secrets::kept(&config.data_dir.join("mock-webhook.key"), secrets::webhook_secret)?;
+    Ok((key, webhook))
+}

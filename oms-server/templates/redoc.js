@@ -1,0 +1,1 @@
+Redoc.init("/openapi.json", { scrollYOffset: 0 }, document.getElementById("redoc"));
