@@ -13,25 +13,67 @@ use oms_core::payments::Secret;
 #[command(next_help_heading = "Settings")]
 pub struct Options {
     /// Address and port to listen on [default: 127.0.0.1:8000]
-    #[arg(long, global = true, env = "OMS_LISTEN", hide_env_values = true, value_name = "ADDRESS")]
+    #[arg(
+        long,
+        global = true,
+        env = "OMS_LISTEN",
+        hide_env_values = true,
+        value_name = "ADDRESS"
+    )]
     pub listen: Option<String>,
     /// sqlite:///path/to/oms.db or postgres://user:password@host/database [default: <data dir>/oms.db]
-    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub database_url: Option<String>,
     /// Folder of the SQLite database, media, mails, caches and development secrets [default: oms-data]
-    #[arg(long, global = true, env = "OMS_DATA_DIR", hide_env_values = true, value_name = "FOLDER")]
+    #[arg(
+        long,
+        global = true,
+        env = "OMS_DATA_DIR",
+        hide_env_values = true,
+        value_name = "FOLDER"
+    )]
     pub data_dir: Option<String>,
     /// Folder of payment plugins [default: <data dir>/plugins, then target/plugins]
-    #[arg(long, global = true, env = "OMS_PLUGIN_DIR", hide_env_values = true, value_name = "FOLDER")]
+    #[arg(
+        long,
+        global = true,
+        env = "OMS_PLUGIN_DIR",
+        hide_env_values = true,
+        value_name = "FOLDER"
+    )]
     pub plugin_dir: Option<String>,
     /// Address under which customers and gateways reach the server [default: from the address it listens on]
-    #[arg(long, global = true, env = "OMS_PUBLIC_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "OMS_PUBLIC_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub public_url: Option<String>,
     /// development (fake bank, random secrets, mails as files) or production [default: development]
-    #[arg(long, global = true, env = "OMS_ENV", hide_env_values = true, value_name = "ENVIRONMENT")]
+    #[arg(
+        long,
+        global = true,
+        env = "OMS_ENV",
+        hide_env_values = true,
+        value_name = "ENVIRONMENT"
+    )]
     pub env: Option<String>,
     /// File that declares the accounts at payment gateways [default: <data dir>/accounts.toml]
-    #[arg(long, global = true, env = "OMS_ACCOUNTS", hide_env_values = true, value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "OMS_ACCOUNTS",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub accounts: Option<String>,
 }
 
@@ -110,14 +152,26 @@ impl Config {
         };
         Ok(Self {
             production,
-            listen: parse_or(given(&options.listen), "OMS_LISTEN", "127.0.0.1:8000", "an IP address with a port, such as 127.0.0.1:8000")?,
-            public_url: given(&options.public_url).map(|url| public_url(&url)).transpose()?,
+            listen: parse_or(
+                given(&options.listen),
+                "OMS_LISTEN",
+                "127.0.0.1:8000",
+                "an IP address with a port, such as 127.0.0.1:8000",
+            )?,
+            public_url: given(&options.public_url)
+                .map(|url| public_url(&url))
+                .transpose()?,
             database_url: database_url(given(&options.database_url), &data_dir)?,
             plugin_dir: plugin_dir(given(&options.plugin_dir), &data_dir),
             accounts,
             secret_key: secret_key(lookup("SECRET_KEY"), production)?,
             smtp: smtp(&lookup)?,
-            mail_from: parse_or(lookup("MAIL_FROM"), "MAIL_FROM", "OMS <no-reply@localhost>", "a sender, such as Shop <shop@example.com>")?,
+            mail_from: parse_or(
+                lookup("MAIL_FROM"),
+                "MAIL_FROM",
+                "OMS <no-reply@localhost>",
+                "a sender, such as Shop <shop@example.com>",
+            )?,
             data_dir,
         })
     }
@@ -130,15 +184,19 @@ pub fn load_dotenv() -> Result<(), ConfigError> {
         Ok(()) => Ok(()),
         Err(e) if e.not_found() => Ok(()),
         // The error quotes the line, which may hold a secret.
-        Err(dotenvy::Error::LineParse(_, at)) => {
-            Err(wrong(".env", format!("cannot be read from character {at} of a line on")))
-        }
+        Err(dotenvy::Error::LineParse(_, at)) => Err(wrong(
+            ".env",
+            format!("cannot be read from character {at} of a line on"),
+        )),
         Err(e) => Err(wrong(".env", e.to_string())),
     }
 }
 
 /// A variable of the environment.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the environment"
+)]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -191,7 +249,10 @@ fn database_url(given: Option<String>, data_dir: &Path) -> Result<String, Config
         return Ok(format!("sqlite://{}", data_dir.join("oms.db").display()));
     };
     // Never repeated in a message: it may hold a password.
-    if ["sqlite:", "postgres:", "postgresql:"].iter().any(|s| url.starts_with(s)) {
+    if ["sqlite:", "postgres:", "postgresql:"]
+        .iter()
+        .any(|s| url.starts_with(s))
+    {
         Ok(url)
     } else {
         Err(wrong(
@@ -225,7 +286,12 @@ fn secret_key(given: Option<String>, production: bool) -> Result<Option<Secret>,
 }
 
 fn smtp(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Option<Smtp>, ConfigError> {
-    let port = parse_or(lookup("MAIL_PORT"), "MAIL_PORT", "587", "a port between 1 and 65535")?;
+    let port = parse_or(
+        lookup("MAIL_PORT"),
+        "MAIL_PORT",
+        "587",
+        "a port between 1 and 65535",
+    )?;
     if port == 0 {
         return Err(wrong("MAIL_PORT", "0 is not a port between 1 and 65535"));
     }
@@ -271,11 +337,13 @@ mod tests {
         assert_eq!(with(|o| o.listen = Some("8000".into())), "OMS_LISTEN");
         assert_eq!(with(|o| o.env = Some("staging".into())), "OMS_ENV");
         assert_eq!(with(|o| o.public_url = Some("shop".into())), "OMS_PUBLIC_URL");
-        assert_eq!(with(|o| o.database_url = Some("mysql://x:secret@y".into())), "DATABASE_URL");
+        assert_eq!(
+            with(|o| o.database_url = Some("mysql://x:secret@y".into())),
+            "DATABASE_URL"
+        );
         assert_eq!(with(|o| o.env = Some("production".into())), "SECRET_KEY");
-        let of = |variables: &[(&'static str, &str)]| {
-            config(&Options::default(), variables).unwrap_err().variable
-        };
+        let of =
+            |variables: &[(&'static str, &str)]| config(&Options::default(), variables).unwrap_err().variable;
         assert_eq!(of(&[("MAIL_PORT", "smtp")]), "MAIL_PORT");
         assert_eq!(of(&[("MAIL_USERNAME", "me")]), "MAIL_PASSWORD");
         assert_eq!(of(&[("MAIL_FROM", "nobody")]), "MAIL_FROM");

@@ -58,7 +58,8 @@ impl MailSender {
             Some(smtp) => Transport::Smtp(connect(smtp)?),
             None => {
                 for path in [folder.to_owned(), drafts(folder)] {
-                    std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+                    std::fs::create_dir_all(&path)
+                        .with_context(|| format!("cannot make {}", path.display()))?;
                 }
                 Transport::Folder(folder.to_owned())
             }
@@ -79,7 +80,8 @@ impl MailSender {
                 .map(|(name, quantity, price)| context! { name, quantity, price => price.to_string() })
                 .collect();
             let subject = format!("Your order {} {happened}", order.number);
-            let context = context! { subject, more, lines, total => order.total.to_string() };
+            let context =
+                context! { subject => subject.as_str(), more, lines, total => order.total.to_string() };
             self.render(kind, "order", subject, context)
         };
         match email {
@@ -90,7 +92,7 @@ impl MailSender {
             } => {
                 let subject = "Verify your e-mail address".to_owned();
                 let link = format!("{}/verify?token={token}", self.public_url);
-                let context = context! { subject, username, link, expires_at => expires_at.to_string() };
+                let context = context! { subject => subject.as_str(), username, link, expires_at => expires_at.to_string() };
                 self.render("verify", "verify", subject, context)
             }
             Email::OrderPaid(mail) => order("order-paid", "is paid", mail, None),
@@ -99,7 +101,10 @@ impl MailSender {
                 let more = "It was not paid in time, so we could not keep the goods for you.".to_owned();
                 order("order-expired", "has expired", mail, Some(more))
             }
-            Email::OrderShipped { order: mail, tracking } => {
+            Email::OrderShipped {
+                order: mail,
+                tracking,
+            } => {
                 let more = tracking.as_ref().map(|code| format!("Tracking code: {code}"));
                 order("order-shipped", "is on its way", mail, more)
             }
@@ -133,7 +138,10 @@ impl MailSender {
     fn build(&self, message: &Message, words: &Words) -> Result<lettre::Message> {
         let to: Address = message.to.parse().context("the recipient's address")?;
         let (text, html) = match self.transport {
-            Transport::Smtp(_) => (SinglePart::plain(words.text.clone()), SinglePart::html(words.html.clone())),
+            Transport::Smtp(_) => (
+                SinglePart::plain(words.text.clone()),
+                SinglePart::html(words.html.clone()),
+            ),
             // Files are for people and scripts to read: no line is broken, no letter replaced.
             Transport::Folder(_) => (
                 readable(ContentType::TEXT_PLAIN, &words.text)?,
@@ -209,7 +217,11 @@ fn readable(content_type: ContentType, text: &str) -> Result<SinglePart> {
 fn file_name(kind: &str, to: &str) -> String {
     let time = SystemClock.now().to_string().replace(':', "-");
     let plain = |c: char| c.is_ascii_alphanumeric() || "@._-+".contains(c);
-    let to: String = to.chars().map(|c| if plain(c) { c } else { '_' }).take(100).collect();
+    let to: String = to
+        .chars()
+        .map(|c| if plain(c) { c } else { '_' })
+        .take(100)
+        .collect();
     format!("{time}-{kind}-{to}.eml")
 }
 
@@ -261,8 +273,14 @@ mod tests {
         assert!(name.ends_with("Z-verify-ann+1@example.com.eml"), "{name}");
         let link = format!("http://shop.test/verify?token={}", "Ab-_9".repeat(20));
         assert!(text.lines().any(|line| line.trim_end() == link), "{text}");
-        assert!(text.contains("Message-ID: <job_01h455vb4pex5vsknk084sn02q@oms>"), "{text}");
-        assert!(text.contains("Ännchen") && text.contains("From: Shop <shop@example.com>"), "{text}");
+        assert!(
+            text.contains("Message-ID: <job_01h455vb4pex5vsknk084sn02q@oms>"),
+            "{text}"
+        );
+        assert!(
+            text.contains("Ännchen") && text.contains("From: Shop <shop@example.com>"),
+            "{text}"
+        );
     }
 
     #[tokio::test]
@@ -279,7 +297,11 @@ mod tests {
         let order = OrderMail {
             number: 1001,
             total: oms_core::Money::new(2598, "EUR".parse().unwrap()).unwrap(),
-            lines: vec![("Mug".into(), 2, oms_core::Money::new(1299, "EUR".parse().unwrap()).unwrap())],
+            lines: vec![(
+                "Mug".into(),
+                2,
+                oms_core::Money::new(1299, "EUR".parse().unwrap()).unwrap(),
+            )],
         };
         let shipped = Email::OrderShipped {
             order: order.clone(),
@@ -296,7 +318,11 @@ mod tests {
             (shipped, "TRACK-1"),
             (refunded, "sending back 25.98 EUR"),
         ] {
-            let (_, text) = written(Message { email, ..message("ann") }).await;
+            let (_, text) = written(Message {
+                email,
+                ..message("ann")
+            })
+            .await;
             assert!(text.contains("Subject: Your order 1001"), "{text}");
             assert!(text.contains(words) && text.contains("2 x Mug"), "{text}");
         }

@@ -31,7 +31,10 @@ impl MediaStore {
     /// Keeps a picture that was inspected. The same picture again is the same file.
     pub async fn put(&self, media: &Media, bytes: Vec<u8>) -> object_store::Result<()> {
         let payload = PutPayload::from(bytes);
-        self.0.put(&Key::from(media.name.as_str()), payload).await.map(drop)
+        self.0
+            .put(&Key::from(media.name.as_str()), payload)
+            .await
+            .map(drop)
     }
 
     /// None when there is no such file.
@@ -50,9 +53,15 @@ pub fn inspect(bytes: &[u8]) -> Result<Media, String> {
         return Err(format!("must have at most {MAX_BYTES} bytes"));
     }
     let kind = infer::get(bytes)
-        .filter(|kind| matches!(kind.mime_type(), "image/png" | "image/jpeg" | "image/webp" | "image/gif"))
+        .filter(|kind| {
+            matches!(
+                kind.mime_type(),
+                "image/png" | "image/jpeg" | "image/webp" | "image/gif"
+            )
+        })
         .ok_or("must be a picture: png, jpeg, webp or gif")?;
-    let size = imagesize::blob_size(bytes).map_err(|_| "is damaged: it does not say how large the picture is")?;
+    let size =
+        imagesize::blob_size(bytes).map_err(|_| "is damaged: it does not say how large the picture is")?;
     match size.width.checked_mul(size.height) {
         Some(1..=MAX_PIXELS) => {}
         _ => return Err(format!("must have at most {MAX_PIXELS} pixels")),
@@ -83,7 +92,11 @@ mod tests {
     fn the_bytes_decide() {
         let media = inspect(&png(2, 2)).unwrap();
         assert_eq!(media.content_type, "image/png");
-        assert!(media.name.len() == 68 && media.name.ends_with(".png"), "{}", media.name);
+        assert!(
+            media.name.len() == 68 && media.name.ends_with(".png"),
+            "{}",
+            media.name
+        );
         for other in [
             &b""[..],
             b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>",

@@ -10,17 +10,17 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 /// `bytes` random bytes in letters that are safe everywhere.
-pub fn random_text(bytes: usize) -> Result<String> {
+pub(crate) fn random_text(bytes: usize) -> Result<String> {
     Ok(URL_SAFE_NO_PAD.encode(random_bytes(bytes)?))
 }
 
 /// As Standard Webhooks writes secrets.
-pub fn webhook_secret() -> Result<String> {
+pub(crate) fn webhook_secret() -> Result<String> {
     Ok(format!("whsec_{}", STANDARD.encode(random_bytes(32)?)))
 }
 
 /// What the file holds; when there is none, what `make` makes, after it was kept.
-pub fn kept(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
+pub(crate) fn kept(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
     if !path.exists() {
         keep(path, &make()?)?;
     }
@@ -29,7 +29,7 @@ pub fn kept(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String
 }
 
 /// Writes a file that only its owner can read, whole or not at all. A file that is there already stays.
-pub fn keep(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn keep(path: &Path, text: &str) -> Result<()> {
     let draft = path.with_extension(format!("draft-{}", random_text(6)?));
     write_private(&draft, text.as_bytes())?;
     // A link, not a rename: of two processes that start at once, the first one's secret is kept.
@@ -44,7 +44,7 @@ pub fn keep(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Writes a new file with mode 0600.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let mut file = options

@@ -32,7 +32,9 @@ pub async fn open(config: &Config, public_url: &str) -> Result<Oms> {
         builder = builder.account(account);
     }
     let oms = builder.connect().await.context("cannot open the database")?;
-    oms.migrate().await.context("cannot bring the database's schema up to date")?;
+    oms.migrate()
+        .await
+        .context("cannot bring the database's schema up to date")?;
     Ok(oms)
 }
 
@@ -93,7 +95,10 @@ fn mock_account(config: &Config, public_url: &str) -> Result<Account> {
     let (api_key, webhook_secret) = bank_secrets(config)?;
     let origin = url::Url::parse(public_url)?.origin().ascii_serialization();
     let mut account = Account::new("mock", "mock");
-    account.grants = vec![Grant { origin, private: true }];
+    account.grants = vec![Grant {
+        origin,
+        private: true,
+    }];
     account.config = [("base-url".to_owned(), format!("{public_url}/mock-gateway"))].into();
     account.secrets = [
         ("api-key".to_owned(), Secret::new(api_key)),

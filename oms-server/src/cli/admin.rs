@@ -13,8 +13,10 @@ use crate::secrets;
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
     /// Make an administrator; the password is read from stdin or made at random
-    #[command(after_help = "Examples:\n  oms-server admin create --username ann --email ann@example.com\n  \
-                            pass show oms | oms-server admin create --username ann --email ann@example.com")]
+    #[command(
+        after_help = "Examples:\n  oms-server admin create --username ann --email ann@example.com\n  \
+                            pass show oms | oms-server admin create --username ann --email ann@example.com"
+    )]
     Create {
         /// Name to log in with
         #[arg(long)]
@@ -29,7 +31,11 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(config: &Config, command: Command) -> Result<ExitCode> {
-    let Command::Create { username, email, json } = command;
+    let Command::Create {
+        username,
+        email,
+        json,
+    } = command;
     let given = password_from_stdin()?;
     let password = match &given {
         Some(password) => password.clone(),
@@ -44,7 +50,9 @@ pub(super) async fn run(config: &Config, command: Command) -> Result<ExitCode> {
         let user = serde_json::json!({"id": user.id, "username": user.username, "email": user.email, "password": shown});
         return super::print(&format!("{user}\n"));
     }
-    let password = shown.map(|password| format!("password: {password}\n")).unwrap_or_default();
+    let password = shown
+        .map(|password| format!("password: {password}\n"))
+        .unwrap_or_default();
     super::print(&format!("{} {}\n{password}", user.id, user.username))
 }
 
@@ -55,7 +63,9 @@ fn password_from_stdin() -> Result<Option<String>> {
         return Ok(None);
     }
     let mut text = String::new();
-    stdin.read_to_string(&mut text).context("cannot read the password")?;
+    stdin
+        .read_to_string(&mut text)
+        .context("cannot read the password")?;
     let line = text.lines().next().unwrap_or_default();
     Ok((!line.is_empty()).then(|| line.to_owned()))
 }

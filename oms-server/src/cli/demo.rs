@@ -16,18 +16,102 @@ const PASSWORD: &str = "demo-shop-2026";
 
 /// Name, category, SKU, price in cents, units, description.
 const PRODUCTS: [(&str, &str, &str, i64, i64, &str); 12] = [
-    ("Enamel mug", "Kitchen", "MUG-ENAMEL", 1299, 120, "Survives a fall from the table and a night in the rain."),
-    ("Espresso cup", "Kitchen", "CUP-ESPRESSO", 890, 200, "Thick walls keep sixty millilitres hot."),
-    ("Cutting board", "Kitchen", "BOARD-OAK", 3450, 40, "One piece of oiled oak."),
-    ("Pepper mill", "Kitchen", "MILL-PEPPER", 2790, 65, "A steel grinder in a walnut body."),
-    ("Linen notebook", "Desk", "NOTE-LINEN", 1650, 300, "192 dotted pages that lie flat."),
-    ("Brass ruler", "Desk", "RULER-BRASS", 1190, 150, "Fifteen centimetres, heavy enough to stay in place."),
-    ("Desk lamp", "Desk", "LAMP-DESK", 7990, 25, "Warm light on an arm that stays where it is put."),
-    ("Pencil set", "Desk", "PENCIL-SET", 720, 500, "Six pencils from 2H to 4B."),
-    ("Wool blanket", "Home", "BLANKET-WOOL", 9900, 30, "Woven from recycled wool, 130 by 180 centimetres."),
-    ("Beeswax candle", "Home", "CANDLE-WAX", 1450, 180, "Burns for forty hours and smells of summer."),
-    ("Plant pot", "Home", "POT-CLAY", 1990, 90, "Unglazed clay with a saucer."),
-    ("Wall clock", "Home", "CLOCK-WALL", 4590, 45, "A silent movement behind a wooden face."),
+    (
+        "Enamel mug",
+        "Kitchen",
+        "MUG-ENAMEL",
+        1299,
+        120,
+        "Survives a fall from the table and a night in the rain.",
+    ),
+    (
+        "Espresso cup",
+        "Kitchen",
+        "CUP-ESPRESSO",
+        890,
+        200,
+        "Thick walls keep sixty millilitres hot.",
+    ),
+    (
+        "Cutting board",
+        "Kitchen",
+        "BOARD-OAK",
+        3450,
+        40,
+        "One piece of oiled oak.",
+    ),
+    (
+        "Pepper mill",
+        "Kitchen",
+        "MILL-PEPPER",
+        2790,
+        65,
+        "A steel grinder in a walnut body.",
+    ),
+    (
+        "Linen notebook",
+        "Desk",
+        "NOTE-LINEN",
+        1650,
+        300,
+        "192 dotted pages that lie flat.",
+    ),
+    (
+        "Brass ruler",
+        "Desk",
+        "RULER-BRASS",
+        1190,
+        150,
+        "Fifteen centimetres, heavy enough to stay in place.",
+    ),
+    (
+        "Desk lamp",
+        "Desk",
+        "LAMP-DESK",
+        7990,
+        25,
+        "Warm light on an arm that stays where it is put.",
+    ),
+    (
+        "Pencil set",
+        "Desk",
+        "PENCIL-SET",
+        720,
+        500,
+        "Six pencils from 2H to 4B.",
+    ),
+    (
+        "Wool blanket",
+        "Home",
+        "BLANKET-WOOL",
+        9900,
+        30,
+        "Woven from recycled wool, 130 by 180 centimetres.",
+    ),
+    (
+        "Beeswax candle",
+        "Home",
+        "CANDLE-WAX",
+        1450,
+        180,
+        "Burns for forty hours and smells of summer.",
+    ),
+    (
+        "Plant pot",
+        "Home",
+        "POT-CLAY",
+        1990,
+        90,
+        "Unglazed clay with a saucer.",
+    ),
+    (
+        "Wall clock",
+        "Home",
+        "CLOCK-WALL",
+        4590,
+        45,
+        "A silent movement behind a wooden face.",
+    ),
 ];
 
 /// What the demo shop's visitor needs to know.
@@ -78,7 +162,10 @@ async fn first_sku(oms: &Oms) -> Result<Option<String>> {
         cursor: None,
         limit: Some(1),
     };
-    let found = oms.catalog().products(&Actor::Anonymous, ProductFilter::default(), page).await?;
+    let found = oms
+        .catalog()
+        .products(&Actor::Anonymous, ProductFilter::default(), page)
+        .await?;
     let first = found.data.first().and_then(|product| product.variants.first());
     Ok(first.map(|variant| variant.sku.to_string()))
 }
@@ -120,13 +207,22 @@ async fn user(oms: &Oms, name: &str) -> Result<User> {
     }
 }
 
-async fn product(oms: &Oms, store: &MediaStore, seller: &Actor, business: BusinessId, index: usize) -> Result<()> {
+async fn product(
+    oms: &Oms,
+    store: &MediaStore,
+    seller: &Actor,
+    business: BusinessId,
+    index: usize,
+) -> Result<()> {
     let (name, category, sku, price, units, description) = PRODUCTS[index];
     let png = pictures::draw(index)?;
     let picture = inspect(&png).map_err(anyhow::Error::msg)?;
     store.put(&picture, png).await?;
     let picture = oms.catalog().register_media(seller, picture).await?;
-    let price = "EUR".parse().and_then(|euro| Money::new(price, euro)).map_err(anyhow::Error::msg)?;
+    let price = "EUR"
+        .parse()
+        .and_then(|euro| Money::new(price, euro))
+        .map_err(anyhow::Error::msg)?;
     let new = NewProduct {
         business,
         name: name.into(),

@@ -8,7 +8,13 @@ use crate::config::{ConfigError, variable};
 #[command(next_help_heading = "Settings")]
 pub(super) struct Options {
     /// How log lines are written; OMS_LOG says which, such as info,oms_core=debug
-    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
     log_format: Format,
 }
 

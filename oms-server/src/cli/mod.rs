@@ -19,7 +19,12 @@ use crate::config::{self, Config, ConfigError, Options};
 use crate::{http, setup};
 
 #[derive(Parser)]
-#[command(name = "oms-server", version, about = "An order management system", max_term_width = 110)]
+#[command(
+    name = "oms-server",
+    version,
+    about = "An order management system",
+    max_term_width = 110
+)]
 struct Cli {
     #[command(flatten)]
     options: Options,

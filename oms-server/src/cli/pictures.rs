@@ -16,8 +16,16 @@ pub(super) fn draw(index: usize) -> Result<Vec<u8>> {
         let (x, y) = (x as f32 - WIDTH as f32 / 2.0, y as f32 - HEIGHT as f32 / 2.0);
         let ground = mix(color(hue, 0.93), color(hue + 0.08, 0.78), y / HEIGHT as f32 + 0.5);
         let shadow = cover(distance(index, x - 6.0, y - 12.0), 18.0) * 0.35;
-        let lit = mix(color(hue + 0.5, 0.72), color(hue + 0.55, 0.48), (x + y) / 160.0 + 0.5);
-        let pixel = mix(mix(ground, color(hue, 0.25), shadow), lit, cover(distance(index, x, y), 1.0));
+        let lit = mix(
+            color(hue + 0.5, 0.72),
+            color(hue + 0.55, 0.48),
+            (x + y) / 160.0 + 0.5,
+        );
+        let pixel = mix(
+            mix(ground, color(hue, 0.25), shadow),
+            lit,
+            cover(distance(index, x, y), 1.0),
+        );
         Rgb(pixel.map(|channel| (channel.clamp(0.0, 1.0) * 255.0) as u8))
     });
     let mut png = Cursor::new(Vec::new());

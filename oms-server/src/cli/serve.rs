@@ -43,7 +43,9 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
         admin::ensure_first(config, &oms).await?;
     }
     let demo = match options.demo {
-        true => demo::prepare(&oms, &state.media).await.context("cannot make the demo shop")?,
+        true => demo::prepare(&oms, &state.media)
+            .await
+            .context("cannot make the demo shop")?,
         false => None,
     };
     let stop = CancellationToken::new();
@@ -115,7 +117,10 @@ pub(super) fn public_url(config: &Config, listening: SocketAddr) -> String {
 
 async fn listen(config: &Config) -> Result<(TcpAcceptor, SocketAddr)> {
     let cannot = || format!("cannot listen on {} (OMS_LISTEN)", config.listen);
-    let acceptor = TcpListener::bind(config.listen).into_acceptor().await.with_context(cannot)?;
+    let acceptor = TcpListener::bind(config.listen)
+        .into_acceptor()
+        .await
+        .with_context(cannot)?;
     // With port 0 the system has chosen one.
     let address = acceptor
         .local_addr()
@@ -157,7 +162,10 @@ fn welcome(
     let mut text = format!("oms listens at http://{address}\n\n");
     let mut line = |what: &str, value: &dyn Display| writeln!(text, "  {what:<15} {value}");
     line("API", &format_args!("{public_url}/v1"))?;
-    line("documentation", &format_args!("{public_url}/docs and {public_url}/redoc"))?;
+    line(
+        "documentation",
+        &format_args!("{public_url}/docs and {public_url}/redoc"),
+    )?;
     if !config.production {
         line("administrator", &config.data_dir.join("admin.txt").display())?;
         line("fake bank", &format_args!("{public_url}/mock-gateway"))?;

@@ -16,7 +16,7 @@ const ISSUER: &str = "oms";
 const AUDIENCE: &str = "oms-api";
 /// RFC 9068's type, so that no other token signed with the same key passes for an access token.
 const TYPE: &str = "at+jwt";
-pub const LIFETIME: Duration = Duration::from_secs(15 * 60);
+pub(super) const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// Signs and checks access tokens.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl Tokens {
     }
 
     /// A token for a session, good for [`LIFETIME`].
-    pub fn sign(&self, session: SessionId, user: UserId, now: Timestamp) -> Result<String, ApiError> {
+    pub(super) fn sign(&self, session: SessionId, user: UserId, now: Timestamp) -> Result<String, ApiError> {
         let claims = Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
@@ -59,7 +59,7 @@ impl Tokens {
     }
 
     /// The session and user of a token that is ours and not past its time.
-    pub fn check(&self, token: &str, now: Timestamp) -> Option<(SessionId, UserId)> {
+    pub(super) fn check(&self, token: &str, now: Timestamp) -> Option<(SessionId, UserId)> {
         let mut rules = Validation::new(Algorithm::HS256);
         rules.set_issuer(&[ISSUER]);
         rules.set_audience(&[AUDIENCE]);
@@ -73,16 +73,16 @@ impl Tokens {
 }
 
 /// Somebody who is signed in, with what they work on.
-pub struct SignedIn {
-    pub oms: Oms,
-    pub actor: Actor,
-    pub session: SessionId,
+pub(super) struct SignedIn {
+    pub(super) oms: Oms,
+    pub(super) actor: Actor,
+    pub(super) session: SessionId,
 }
 
 /// The access token from `POST /v1/sessions`, as `Authorization: Bearer ..`.
 #[derive(SecurityScheme)]
 #[oai(ty = "bearer", bearer_format = "JWT", checker = "authenticate")]
-pub struct Auth(pub SignedIn);
+pub(super) struct Auth(pub(super) SignedIn);
 
 async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<SignedIn> {
     let Some(State { oms, tokens, .. }) = request.data::<State>() else {
@@ -139,7 +139,11 @@ mod tests {
             jsonwebtoken::encode(&header, claims, &tokens.encoding).unwrap()
         };
         let good = claims(ISSUER, AUDIENCE);
-        assert!(tokens.check(&sign(Algorithm::HS256, Some(TYPE), &good), NOW).is_some());
+        assert!(
+            tokens
+                .check(&sign(Algorithm::HS256, Some(TYPE), &good), NOW)
+                .is_some()
+        );
         for other in [
             sign(Algorithm::HS256, Some("JWT"), &good),
             sign(Algorithm::HS256, None, &good),
@@ -147,7 +151,13 @@ mod tests {
             sign(Algorithm::HS256, Some(TYPE), &claims("other", AUDIENCE)),
             sign(Algorithm::HS256, Some(TYPE), &claims(ISSUER, "other")),
             // {"alg":"none","typ":"at+jwt"}
-            format!("eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{}.", sign(Algorithm::HS256, Some(TYPE), &good).split('.').nth(1).unwrap()),
+            format!(
+                "eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{}.",
+                sign(Algorithm::HS256, Some(TYPE), &good)
+                    .split('.')
+                    .nth(1)
+                    .unwrap()
+            ),
             String::new(),
         ] {
             assert_eq!(tokens.check(&other, NOW), None, "{other}");

@@ -17,7 +17,7 @@ use super::reply::{Created, List, NoContent, Reply};
 use super::values::{MoneyBody, id, id_at, page};
 use super::{State, Tag};
 
-pub struct CatalogApi;
+pub(super) struct CatalogApi;
 
 #[derive(Debug, Object)]
 #[oai(deny_unknown_fields, rename = "NewBusiness")]
@@ -133,7 +133,11 @@ impl CatalogApi {
     ///
     /// Any user with a verified address may; it then sells.
     #[oai(path = "/businesses", method = "post", operation_id = "createBusiness")]
-    async fn create_business(&self, auth: Auth, body: JsonBody<NewBusinessBody>) -> Result<Created<BusinessBody>> {
+    async fn create_business(
+        &self,
+        auth: Auth,
+        body: JsonBody<NewBusinessBody>,
+    ) -> Result<Created<BusinessBody>> {
         let (Auth(me), JsonBody(new)) = (auth, body);
         let new = NewBusiness {
             name: new.name,
@@ -142,7 +146,9 @@ impl CatalogApi {
             description: new.description,
             phone: new.phone,
         };
-        Ok(business_reply(me.oms.catalog().create_business(&me.actor, new).await?))
+        Ok(business_reply(
+            me.oms.catalog().create_business(&me.actor, new).await?,
+        ))
     }
 
     /// Businesses, the newest first
@@ -157,7 +163,9 @@ impl CatalogApi {
     ) -> Result<Reply<List<BusinessBody>>> {
         let catalog = state.oms.catalog();
         let page = page(cursor.0, limit.0);
-        let found = catalog.businesses(&Actor::Anonymous, BusinessFilter::All, page).await?;
+        let found = catalog
+            .businesses(&Actor::Anonymous, BusinessFilter::All, page)
+            .await?;
         Ok(Reply::new(found.into()))
     }
 
@@ -165,7 +173,9 @@ impl CatalogApi {
     #[oai(path = "/businesses/:id", method = "get", operation_id = "getBusiness")]
     async fn business(&self, state: Data<&State>, id: Path<String>) -> Result<Reply<BusinessBody>> {
         let id = self::id(&id, "business")?;
-        Ok(business_reply(state.oms.catalog().business(&Actor::Anonymous, id).await?))
+        Ok(business_reply(
+            state.oms.catalog().business(&Actor::Anonymous, id).await?,
+        ))
     }
 
     /// Change a business
@@ -188,15 +198,23 @@ impl CatalogApi {
             phone: change(new.phone),
         };
         let catalog = me.oms.catalog();
-        Ok(business_reply(catalog.update_business(&me.actor, id, version, changes).await?))
+        Ok(business_reply(
+            catalog.update_business(&me.actor, id, version, changes).await?,
+        ))
     }
 
     /// Put a product on sale
     #[oai(path = "/products", method = "post", operation_id = "createProduct")]
-    async fn create_product(&self, auth: Auth, body: JsonBody<NewProductBody>) -> Result<Created<ProductBody>> {
+    async fn create_product(
+        &self,
+        auth: Auth,
+        body: JsonBody<NewProductBody>,
+    ) -> Result<Created<ProductBody>> {
         let Auth(me) = auth;
         let new = body.0.read()?;
-        Ok(product_reply(me.oms.catalog().create_product(&me.actor, new).await?))
+        Ok(product_reply(
+            me.oms.catalog().create_product(&me.actor, new).await?,
+        ))
     }
 
     /// Products
@@ -229,13 +247,22 @@ impl CatalogApi {
         let filter = ProductFilter {
             name: name.0,
             category: category.0,
-            business: business_id.0.map(|text| id_at(&text, "business_id")).transpose()?,
+            business: business_id
+                .0
+                .map(|text| id_at(&text, "business_id"))
+                .transpose()?,
             price: price_range(currency.0, min_price.0, max_price.0)?,
             text: text.0,
-            sort: sort.0.map_or(Ok(ProductSort::default()), |text| sort_order(&text))?,
+            sort: sort
+                .0
+                .map_or(Ok(ProductSort::default()), |text| sort_order(&text))?,
         };
         let page = page(cursor.0, limit.0);
-        let found = state.oms.catalog().products(&Actor::Anonymous, filter, page).await?;
+        let found = state
+            .oms
+            .catalog()
+            .products(&Actor::Anonymous, filter, page)
+            .await?;
         Ok(Reply::new(found.into()))
     }
 
@@ -243,7 +270,9 @@ impl CatalogApi {
     #[oai(path = "/products/:id", method = "get", operation_id = "getProduct")]
     async fn product(&self, state: Data<&State>, id: Path<String>) -> Result<Reply<ProductBody>> {
         let id = self::id(&id, "product")?;
-        Ok(product_reply(state.oms.catalog().product(&Actor::Anonymous, id).await?))
+        Ok(product_reply(
+            state.oms.catalog().product(&Actor::Anonymous, id).await?,
+        ))
     }
 
     /// Change a product
@@ -265,7 +294,9 @@ impl CatalogApi {
             images: new.images,
         };
         let catalog = me.oms.catalog();
-        Ok(product_reply(catalog.update_product(&me.actor, id, version, changes).await?))
+        Ok(product_reply(
+            catalog.update_product(&me.actor, id, version, changes).await?,
+        ))
     }
 
     /// Take a product off sale
@@ -298,11 +329,17 @@ impl CatalogApi {
         let id = self::id(&id, "product")?;
         let version = required_version(if_match.0.as_deref())?;
         let new = body.0.read("")?;
-        Ok(product_reply(me.oms.catalog().add_variant(&me.actor, id, version, new).await?))
+        Ok(product_reply(
+            me.oms.catalog().add_variant(&me.actor, id, version, new).await?,
+        ))
     }
 
     /// Change a variant
-    #[oai(path = "/products/:id/variants/:variant_id", method = "patch", operation_id = "updateVariant")]
+    #[oai(
+        path = "/products/:id/variants/:variant_id",
+        method = "patch",
+        operation_id = "updateVariant"
+    )]
     async fn update_variant(
         &self,
         auth: Auth,
@@ -319,12 +356,18 @@ impl CatalogApi {
             price: new.price.map(|price| price.read("/price")).transpose()?,
         };
         let catalog = me.oms.catalog();
-        let product = catalog.update_variant(&me.actor, id, variant, version, changes).await?;
+        let product = catalog
+            .update_variant(&me.actor, id, variant, version, changes)
+            .await?;
         Ok(product_reply(product))
     }
 
     /// Take a variant off sale
-    #[oai(path = "/products/:id/variants/:variant_id", method = "delete", operation_id = "removeVariant")]
+    #[oai(
+        path = "/products/:id/variants/:variant_id",
+        method = "delete",
+        operation_id = "removeVariant"
+    )]
     async fn remove_variant(
         &self,
         auth: Auth,
@@ -336,7 +379,9 @@ impl CatalogApi {
         let (id, variant) = (self::id(&id, "product")?, self::id(&variant_id, "variant")?);
         let version = required_version(if_match.0.as_deref())?;
         let catalog = me.oms.catalog();
-        Ok(product_reply(catalog.remove_variant(&me.actor, id, variant, version).await?))
+        Ok(product_reply(
+            catalog.remove_variant(&me.actor, id, variant, version).await?,
+        ))
     }
 }
 
@@ -388,7 +433,11 @@ impl NewProductBody {
             }],
             (None, None, Some(variants)) => {
                 let read = |(i, new): (usize, NewVariantBody)| new.read(&format!("/variants/{i}"));
-                variants.into_iter().enumerate().map(read).collect::<Result<_>>()?
+                variants
+                    .into_iter()
+                    .enumerate()
+                    .map(read)
+                    .collect::<Result<_>>()?
             }
             _ => {
                 let detail = "give either sku and price, or variants";

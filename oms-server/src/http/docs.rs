@@ -19,10 +19,10 @@ const REDOC_PAGE: &str = include_str!("../../templates/redoc.html");
 const REDOC_START: &str = include_str!("../../templates/redoc.js");
 
 /// The texts that the framework generates.
-pub struct Generated {
-    pub swagger: String,
-    pub redoc: String,
-    pub spec: String,
+pub(super) struct Generated {
+    pub(super) swagger: String,
+    pub(super) redoc: String,
+    pub(super) spec: String,
 }
 
 /// The same in parts that can be served by themselves.
@@ -34,7 +34,7 @@ struct Parts {
 }
 
 /// Adds the pages to the routes.
-pub fn mount(routes: Route, generate: impl FnOnce() -> Generated) -> Route {
+pub(super) fn mount(routes: Route, generate: impl FnOnce() -> Generated) -> Route {
     // Megabytes that never change: one copy for the whole program.
     static PARTS: OnceLock<Parts> = OnceLock::new();
     let parts = PARTS.get_or_init(|| Parts::cut(generate()));
@@ -42,7 +42,10 @@ pub fn mount(routes: Route, generate: impl FnOnce() -> Generated) -> Route {
     routes
         .at("/openapi.json", get(asset("application/json", &parts.spec)))
         .at("/docs", get(page(SWAGGER_PAGE)))
-        .at("/docs/swagger-ui.css", get(asset("text/css; charset=utf-8", &parts.swagger_css)))
+        .at(
+            "/docs/swagger-ui.css",
+            get(asset("text/css; charset=utf-8", &parts.swagger_css)),
+        )
         .at("/docs/swagger-ui.js", get(script(&parts.swagger_bundle)))
         .at("/docs/start.js", get(script(SWAGGER_START)))
         .at("/redoc", get(page(REDOC_PAGE)))

@@ -11,43 +11,43 @@ use poem_openapi::{ApiResponse, Object};
 use super::request;
 
 /// The result of every handler.
-pub type Result<T> = std::result::Result<T, ApiError>;
+pub(super) type Result<T> = std::result::Result<T, ApiError>;
 
 /// What went wrong, as RFC 9457 writes it.
 #[derive(Debug, Clone, Object)]
 #[oai(skip_serializing_if_is_none)]
-pub struct Problem {
+pub(super) struct Problem {
     /// Names the kind of problem.
     #[oai(rename = "type")]
-    pub kind: String,
+    pub(super) kind: String,
     /// The kind of problem in words.
-    pub title: String,
+    pub(super) title: String,
     /// The HTTP status.
-    pub status: u16,
+    pub(super) status: u16,
     /// What happened this time.
-    pub detail: String,
+    pub(super) detail: String,
     /// Stable, for programs: such as `out_of_stock`.
-    pub code: String,
+    pub(super) code: String,
     /// Names this request in the server's log; also in the header `X-Request-Id`.
-    pub request_id: String,
+    pub(super) request_id: String,
     /// The parts of the request that are at fault.
-    pub errors: Option<Vec<Fault>>,
+    pub(super) errors: Option<Vec<Fault>>,
 }
 
 /// One part of a request that is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, Object)]
-pub struct Fault {
+pub(super) struct Fault {
     /// JSON pointer (RFC 6901) into the body, such as `/lines/0/quantity`, or the name of a parameter.
-    pub pointer: String,
+    pub(super) pointer: String,
     /// Stable, for programs.
-    pub code: String,
+    pub(super) code: String,
     /// What is wrong and what would be right.
-    pub detail: String,
+    pub(super) detail: String,
 }
 
 /// An error on its way to the client.
 #[derive(Debug, Clone)]
-pub struct ApiError {
+pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -56,7 +56,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
             code,
@@ -67,29 +67,29 @@ impl ApiError {
     }
 
     /// 400: what cannot be parsed.
-    pub fn invalid_request(detail: impl Into<String>) -> Self {
+    pub(super) fn invalid_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
     }
 
     /// 404: no such object, or another user's.
-    pub fn not_found(what: &str) -> Self {
+    pub(super) fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", format!("no such {what}"))
     }
 
     /// 401: no token, or one that is not good any more.
-    pub fn unauthorized() -> Self {
+    pub(super) fn unauthorized() -> Self {
         Self::from(Error::Unauthorized)
     }
 
     /// 503: come back later.
-    pub fn overloaded(detail: &str, retry_after: u64) -> Self {
+    pub(super) fn overloaded(detail: &str, retry_after: u64) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail);
         error.retry_after = Some(retry_after);
         error
     }
 
     /// 500: says nothing but the request's id; `cause` goes to the log.
-    pub fn internal(cause: &dyn std::fmt::Display) -> Self {
+    pub(super) fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(error = %cause, "a request failed by a fault of the server");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -99,12 +99,12 @@ impl ApiError {
     }
 
     #[must_use]
-    pub fn with_errors(mut self, errors: Vec<Fault>) -> Self {
+    pub(super) fn with_errors(mut self, errors: Vec<Fault>) -> Self {
         self.errors = errors;
         self
     }
 
-    pub fn errors(&self) -> &[Fault] {
+    pub(super) fn errors(&self) -> &[Fault] {
         &self.errors
     }
 
@@ -122,7 +122,7 @@ impl ApiError {
 }
 
 impl Fault {
-    pub fn new(pointer: impl Into<String>, code: &str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(pointer: impl Into<String>, code: &str, detail: impl Into<String>) -> Self {
         Self {
             pointer: pointer.into(),
             code: code.into(),
@@ -197,7 +197,10 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"oms\""));
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"oms\""),
+            );
         }
         response
     }
@@ -242,7 +245,7 @@ impl Payload for ProblemJson {
 }
 
 /// What the framework says itself: unknown routes, wrong methods, content types, parameters.
-pub async fn from_framework(error: poem::Error) -> Response {
+pub(super) async fn from_framework(error: poem::Error) -> Response {
     if error.is_from_response() {
         return error.into_response();
     }
@@ -262,7 +265,7 @@ pub async fn from_framework(error: poem::Error) -> Response {
 }
 
 /// The header `Idempotency-Key`, quoted or bare.
-pub fn idempotency_key(header: Option<&str>) -> Result<IdempotencyKey> {
+pub(super) fn idempotency_key(header: Option<&str>) -> Result<IdempotencyKey> {
     let Some(text) = header else {
         return Err(ApiError::new(
             StatusCode::BAD_REQUEST,
@@ -281,7 +284,7 @@ pub fn idempotency_key(header: Option<&str>) -> Result<IdempotencyKey> {
 }
 
 /// The version that `If-Match` names; 428 without one.
-pub fn required_version(header: Option<&str>) -> Result<i64> {
+pub(super) fn required_version(header: Option<&str>) -> Result<i64> {
     version(header)?.ok_or_else(|| {
         ApiError::new(
             StatusCode::PRECONDITION_REQUIRED,
@@ -292,7 +295,7 @@ pub fn required_version(header: Option<&str>) -> Result<i64> {
 }
 
 /// The version that `If-Match` names, if it is there. A tag that was never ours cannot be current.
-pub fn version(header: Option<&str>) -> Result<Option<i64>> {
+pub(super) fn version(header: Option<&str>) -> Result<Option<i64>> {
     let Some(text) = header.map(str::trim) else {
         return Ok(None);
     };
@@ -317,7 +320,10 @@ mod tests {
     fn keys_come_quoted_and_bare() {
         assert_eq!(idempotency_key(Some("\"a-1\"")).unwrap().as_str(), "a-1");
         assert_eq!(idempotency_key(Some("a-1")).unwrap().as_str(), "a-1");
-        assert_eq!(idempotency_key(None).unwrap_err().code, "idempotency_key_required");
+        assert_eq!(
+            idempotency_key(None).unwrap_err().code,
+            "idempotency_key_required"
+        );
         assert_eq!(idempotency_key(Some("a b")).unwrap_err().code, "invalid_request");
     }
 

@@ -7,7 +7,7 @@ use poem::{IntoResponse, Response, Route, get, handler};
 use super::State;
 use super::error::ApiError;
 
-pub fn mount(routes: Route) -> Route {
+pub(super) fn mount(routes: Route) -> Route {
     routes.at("/livez", get(live)).at("/readyz", get(ready))
 }
 

@@ -13,7 +13,7 @@ use super::reply::{Created, List, Reply};
 use super::values::page;
 use super::{State, Tag};
 
-pub struct InventoryApi;
+pub(super) struct InventoryApi;
 
 #[derive(Debug, Object)]
 #[oai(deny_unknown_fields)]
@@ -65,7 +65,11 @@ impl InventoryApi {
     /// Change the units on hand
     ///
     /// For the seller. Units that orders have cannot be taken away.
-    #[oai(path = "/stock/:sku/adjustments", method = "post", operation_id = "adjustStock")]
+    #[oai(
+        path = "/stock/:sku/adjustments",
+        method = "post",
+        operation_id = "adjustStock"
+    )]
     async fn adjust(
         &self,
         auth: Auth,
@@ -86,7 +90,11 @@ impl InventoryApi {
     }
 
     /// Every change of the stock, the newest first
-    #[oai(path = "/stock/:sku/movements", method = "get", operation_id = "listStockMovements")]
+    #[oai(
+        path = "/stock/:sku/movements",
+        method = "get",
+        operation_id = "listStockMovements"
+    )]
     async fn movements(
         &self,
         auth: Auth,

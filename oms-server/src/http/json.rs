@@ -9,14 +9,14 @@ use poem_openapi::payload::{Json, Payload};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry};
 use poem_openapi::types::ParseFromJSON;
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::error::{ApiError, Fault};
 
 /// A request's body. 415 for other content types, 400 for what cannot be parsed, 422 for whole numbers out of range.
 #[derive(Debug)]
-pub struct JsonBody<T>(pub T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
@@ -44,7 +44,7 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
         body: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let bytes = Vec::<u8>::from_request(request, body).await?;
+        let bytes = <Vec<u8> as FromRequest>::from_request(request, body).await?;
         // No body at all stands for an object without fields: all the fields of some commands may be left out.
         let value = match request.content_type() {
             None if bytes.is_empty() => Value::Object(Map::new()),
@@ -61,7 +61,11 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
 fn unsupported(content_type: Option<&str>) -> ApiError {
     let sent = content_type.unwrap_or("none");
     let detail = format!("send the body as application/json; the content type was {sent}");
-    ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        detail,
+    )
 }
 
 /// Reads JSON. A name that stands twice in an object would be read one way here and another way elsewhere.
@@ -72,7 +76,9 @@ fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
         faults: &faults,
     };
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let parsed = root.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let parsed = root
+        .deserialize(&mut reader)
+        .and_then(|value| reader.end().map(|()| value));
     let Faults { duplicates, ranges } = faults.into_inner();
     match parsed {
         Ok(_) if !duplicates.is_empty() => {
@@ -234,7 +240,11 @@ fn compare(registry: &Registry, schema: &MetaSchemaRef, value: &Value, at: &At<'
         _ => true,
     };
     if !fits {
-        let article = if schema.ty.starts_with(['a', 'i', 'o']) { "an" } else { "a" };
+        let article = if schema.ty.starts_with(['a', 'i', 'o']) {
+            "an"
+        } else {
+            "a"
+        };
         let detail = format!("must be {article} {}", schema.ty);
         faults.push(Fault::new(at.to_string(), "invalid_request", detail));
     } else if !schema.enum_items.is_empty() && !schema.enum_items.contains(value) {
@@ -268,11 +278,19 @@ fn compare_object(
             Some((known, _)) if value.is_null() && !schema.required.contains(known) => {}
             Some((_, property)) => compare(registry, property, value, &at, faults),
             None if free => {}
-            None => faults.push(Fault::new(at.to_string(), "invalid_request", "is not a field of this request")),
+            None => faults.push(Fault::new(
+                at.to_string(),
+                "invalid_request",
+                "is not a field of this request",
+            )),
         }
     }
     for name in schema.required.iter().filter(|name| !object.contains_key(**name)) {
-        faults.push(Fault::new(At::Name(at, name).to_string(), "invalid_request", "is missing"));
+        faults.push(Fault::new(
+            At::Name(at, name).to_string(),
+            "invalid_request",
+            "is missing",
+        ));
     }
 }
 
@@ -288,8 +306,14 @@ mod tests {
     fn duplicates_and_numbers_out_of_range_have_pointers() {
         assert_eq!(faults(parse(br#"{"a":{"b":1,"b":1}}"#).unwrap_err()), ["/a/b"]);
         let huge = br#"{"lines":[{"q":1},{"q":9223372036854775808},{"q":-1e300},{"q":123456789012345678901234567890}]}"#;
-        assert_eq!(faults(parse(huge).unwrap_err()), ["/lines/1/q", "/lines/2/q", "/lines/3/q"]);
-        assert_eq!(parse(br#"[1,2.5,"x",null,true]"#).unwrap(), serde_json::json!([1, 2.5, "x", null, true]));
+        assert_eq!(
+            faults(parse(huge).unwrap_err()),
+            ["/lines/1/q", "/lines/2/q", "/lines/3/q"]
+        );
+        assert_eq!(
+            parse(br#"[1,2.5,"x",null,true]"#).unwrap(),
+            serde_json::json!([1, 2.5, "x", null, true])
+        );
         for broken in [&b"{"[..], b"", b"{} {}", b"\xff", &b"[".repeat(10_000)] {
             assert!(parse(broken).is_err());
         }
@@ -315,7 +339,20 @@ mod tests {
         let error = Cart::parse_from_json(Some(value.clone())).unwrap_err();
         let mut pointers = faults(explain::<Cart>(&value, error.into_message()));
         pointers.sort();
-        assert_eq!(pointers, ["/lines/0/quantity", "/lines/0/sku", "/lines/1/quantity", "/lines/1/y", "/lines/2", "/z~1"]);
-        assert_eq!(faults(explain::<Cart>(&serde_json::json!({}), String::new())), ["/lines"]);
+        assert_eq!(
+            pointers,
+            [
+                "/lines/0/quantity",
+                "/lines/0/sku",
+                "/lines/1/quantity",
+                "/lines/1/y",
+                "/lines/2",
+                "/z~1"
+            ]
+        );
+        assert_eq!(
+            faults(explain::<Cart>(&serde_json::json!({}), String::new())),
+            ["/lines"]
+        );
     }
 }

@@ -5,8 +5,8 @@ use poem::http::{StatusCode, header};
 use poem::web::Data;
 use poem::{IntoResponse, Response};
 use poem_openapi::param::{Header, Path};
-use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::payload::Binary;
+use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::multipart::Upload;
 use poem_openapi::{ApiResponse, Multipart, Object, OpenApi, payload::Payload};
 
@@ -16,7 +16,7 @@ use super::reply::Created;
 use super::{State, Tag};
 use crate::media::inspect;
 
-pub struct MediaApi;
+pub(super) struct MediaApi;
 
 #[derive(Debug, Multipart)]
 struct UploadForm {
@@ -45,16 +45,21 @@ impl MediaApi {
     ///
     /// The type is taken from the bytes. The same picture again has the same name.
     #[oai(path = "/media", method = "post", operation_id = "uploadMedia")]
-    async fn upload(&self, auth: Auth, state: Data<&State>, form: UploadForm) -> Result<Created<StoredMedia>> {
+    async fn upload(
+        &self,
+        auth: Auth,
+        state: Data<&State>,
+        form: UploadForm,
+    ) -> Result<Created<StoredMedia>> {
         let Auth(me) = auth;
         me.actor.require_verified()?;
-        let bytes = form
-            .file
-            .into_vec()
+        let bytes = form.file.into_vec().await.map_err(|e| ApiError::internal(&e))?;
+        let media = inspect(&bytes).map_err(refused)?;
+        state
+            .media
+            .put(&media, bytes)
             .await
             .map_err(|e| ApiError::internal(&e))?;
-        let media = inspect(&bytes).map_err(refused)?;
-        state.media.put(&media, bytes).await.map_err(|e| ApiError::internal(&e))?;
         let media = me.oms.catalog().register_media(&me.actor, media).await?;
         Ok(Created::new(StoredMedia {
             url: format!("/v1/media/{}", media.name),
@@ -73,7 +78,12 @@ impl MediaApi {
         #[oai(name = "If-None-Match")] known: Header<Option<String>>,
     ) -> Result<Picture> {
         let none = || ApiError::not_found("picture");
-        let media = state.oms.catalog().media(&Actor::Anonymous, &name).await?.ok_or_else(none)?;
+        let media = state
+            .oms
+            .catalog()
+            .media(&Actor::Anonymous, &name)
+            .await?
+            .ok_or_else(none)?;
         let response = Response::builder()
             .header(header::ETAG, format!("\"{}\"", media.name))
             .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
@@ -88,7 +98,11 @@ impl MediaApi {
 }
 
 fn refused(detail: String) -> ApiError {
-    let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", format!("file: {detail}"));
+    let error = ApiError::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "invalid_value",
+        format!("file: {detail}"),
+    );
     error.with_errors(vec![Fault::new("/file", "invalid_value", detail)])
 }
 

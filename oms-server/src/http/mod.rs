@@ -8,6 +8,7 @@ mod health;
 mod inventory;
 mod json;
 mod media;
+mod orders;
 mod reply;
 mod request;
 mod users;
@@ -46,6 +47,8 @@ enum Tag {
     Media,
     /// Units on hand, and where they went.
     Stock,
+    /// What was ordered.
+    Orders,
 }
 
 type Apis = (
@@ -53,6 +56,7 @@ type Apis = (
     catalog::CatalogApi,
     media::MediaApi,
     inventory::InventoryApi,
+    orders::OrdersApi,
 );
 
 fn service() -> OpenApiService<Apis, ()> {
@@ -61,6 +65,7 @@ fn service() -> OpenApiService<Apis, ()> {
         catalog::CatalogApi,
         media::MediaApi,
         inventory::InventoryApi,
+        orders::OrdersApi,
     );
     OpenApiService::new(apis, "oms", env!("CARGO_PKG_VERSION"))
         .description(include_str!("../../templates/api.md"))

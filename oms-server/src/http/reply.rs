@@ -8,17 +8,17 @@ use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use poem_openapi::{ApiResponse, Object};
 
 /// A JSON body with status 200, or another.
-pub struct Reply<T, const STATUS: u16 = 200> {
+pub(super) struct Reply<T, const STATUS: u16 = 200> {
     body: T,
     version: Option<i64>,
     replayed: bool,
 }
 
 /// 201.
-pub type Created<T> = Reply<T, 201>;
+pub(super) type Created<T> = Reply<T, 201>;
 
 impl<T, const STATUS: u16> Reply<T, STATUS> {
-    pub const fn new(body: T) -> Self {
+    pub(super) const fn new(body: T) -> Self {
         Self {
             body,
             version: None,
@@ -27,18 +27,23 @@ impl<T, const STATUS: u16> Reply<T, STATUS> {
     }
 
     /// What a command made: says so when an earlier request with the same key made it.
-    pub fn outcome<U>(outcome: Outcome<U>) -> Self
+    pub(super) fn outcome<U>(outcome: Outcome<U>) -> Self
     where
         T: From<U>,
     {
-        let mut reply = Self::new(T::from(outcome.value));
-        reply.replayed = outcome.replayed;
-        reply
+        Self::new(T::from(outcome.value)).replayed(outcome.replayed)
+    }
+
+    /// Whether an earlier request with the same key did it.
+    #[must_use]
+    pub(super) const fn replayed(mut self, replayed: bool) -> Self {
+        self.replayed = replayed;
+        self
     }
 
     /// Sends the version as ETag, which `If-Match` takes.
     #[must_use]
-    pub const fn version(mut self, version: i64) -> Self {
+    pub(super) const fn version(mut self, version: i64) -> Self {
         self.version = Some(version);
         self
     }
@@ -80,7 +85,10 @@ impl<T: ToJSON, const STATUS: u16> ApiResponse for Reply<T, STATUS> {
                 }],
                 headers: vec![
                     header("ETag", "The version of what has one, for If-Match"),
-                    header("Idempotency-Replayed", "`true` when an earlier request with the same key did it"),
+                    header(
+                        "Idempotency-Replayed",
+                        "`true` when an earlier request with the same key did it",
+                    ),
                 ],
             }],
         }
@@ -92,7 +100,7 @@ impl<T: ToJSON, const STATUS: u16> ApiResponse for Reply<T, STATUS> {
 }
 
 /// 204.
-pub struct NoContent;
+pub(super) struct NoContent;
 
 impl IntoResponse for NoContent {
     fn into_response(self) -> Response {
@@ -118,11 +126,11 @@ impl ApiResponse for NoContent {
 
 /// A part of a list.
 #[derive(Debug, Object)]
-pub struct List<T: ParseFromJSON + ToJSON + Type + Send + Sync> {
+pub(super) struct List<T: ParseFromJSON + ToJSON + Type + Send + Sync> {
     /// The items.
-    pub data: Vec<T>,
+    pub(super) data: Vec<T>,
     /// Where the next page begins, for `?cursor=`; null on the last page.
-    pub next_cursor: Option<String>,
+    pub(super) next_cursor: Option<String>,
 }
 
 impl<T, U> From<Page<U>> for List<T>

@@ -21,14 +21,14 @@ tokio::task_local! {
 }
 
 /// The id of the request that this task serves.
-pub fn id() -> String {
+pub(super) fn id() -> String {
     REQUEST_ID
         .try_with(|id| id.to_string())
         .unwrap_or_else(|_| "none".into())
 }
 
 /// Gives the request an id and a line in the log, and the answer its headers. The outermost of all.
-pub async fn context<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
+pub(super) async fn context<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
     let id: Arc<str> = accepted_id(request.headers()).unwrap_or_else(new_id).into();
     let trace = traceparent(request.headers());
     let span = tracing::info_span!(
@@ -58,7 +58,7 @@ pub async fn context<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Resul
 
 /// Refuses bodies that are too large: by their declared length at once, otherwise by counting. What is within the
 /// limit is read whole, so that no handler waits for a slow client.
-pub async fn limit_body<E: Endpoint>(next: Arc<E>, mut request: Request) -> poem::Result<Response> {
+pub(super) async fn limit_body<E: Endpoint>(next: Arc<E>, mut request: Request) -> poem::Result<Response> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.call(request).await.map(IntoResponse::into_response);
     }
@@ -89,7 +89,7 @@ pub async fn limit_body<E: Endpoint>(next: Arc<E>, mut request: Request) -> poem
 }
 
 /// Ends what takes too long. An order that is being placed is placed all the same: the retry finds it by its key.
-pub async fn limit_time<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
+pub(super) async fn limit_time<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
     match tokio::time::timeout(TIME_LIMIT, next.call(request)).await {
         Ok(answer) => answer.map(IntoResponse::into_response),
         Err(_) => Err(ApiError::overloaded("this took too long: retry with the same key", 1).into()),
@@ -123,7 +123,9 @@ async fn drain(body: Body) {
 fn accepted_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get("x-request-id")?.to_str().ok()?;
     let sane = (1..=128).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
     sane.then(|| id.to_owned())
 }
 
@@ -136,7 +138,10 @@ fn new_id() -> String {
 fn traceparent(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get("traceparent")?;
     let parts: Vec<&str> = value.to_str().ok()?.split('-').collect();
-    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let hex = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
     let well_formed = parts.iter().map(|part| part.len()).eq([2, 32, 16, 2])
         && parts.iter().all(|part| hex(part))
         && parts[0] != "ff";
@@ -150,7 +155,10 @@ fn secure(headers: &mut HeaderMap) {
         ("referrer-policy", "no-referrer"),
         ("x-frame-options", "DENY"),
         ("cross-origin-resource-policy", "cross-origin"),
-        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        (
+            "content-security-policy",
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
         ("cache-control", "no-store"),
     ];
     for (name, value) in defaults {
@@ -183,7 +191,11 @@ mod tests {
             traceparent(&headers).is_some()
         };
         assert!(with("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
-        for odd in ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331", "x", "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
+        for odd in [
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "x",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
             assert!(!with(odd), "{odd}");
         }
     }

@@ -12,7 +12,7 @@ use super::json::JsonBody;
 use super::reply::{Created, NoContent, Reply};
 use super::{State, Tag};
 
-pub struct UsersApi;
+pub(super) struct UsersApi;
 
 #[derive(Debug, Object)]
 #[oai(deny_unknown_fields)]
@@ -61,7 +61,7 @@ struct Refresh {
 /// Somebody with an account.
 #[derive(Debug, Object)]
 #[oai(rename = "User")]
-pub struct UserBody {
+pub(super) struct UserBody {
     id: String,
     username: String,
     email: String,
@@ -93,7 +93,12 @@ impl UsersApi {
     /// Register
     ///
     /// A mail with a link follows. Until the address is verified, the account can log in but neither order nor sell.
-    #[oai(path = "/users", method = "post", operation_id = "registerUser", tag = "Tag::Users")]
+    #[oai(
+        path = "/users",
+        method = "post",
+        operation_id = "registerUser",
+        tag = "Tag::Users"
+    )]
     async fn register(&self, state: Data<&State>, body: JsonBody<NewUser>) -> Result<Created<UserBody>> {
         let JsonBody(new) = body;
         let command = Register {
@@ -108,7 +113,12 @@ impl UsersApi {
     /// Verify the e-mail address
     ///
     /// With the token of the mail, which works once and for 24 hours.
-    #[oai(path = "/users/verify", method = "post", operation_id = "verifyEmail", tag = "Tag::Users")]
+    #[oai(
+        path = "/users/verify",
+        method = "post",
+        operation_id = "verifyEmail",
+        tag = "Tag::Users"
+    )]
     async fn verify(&self, state: Data<&State>, body: JsonBody<Token>) -> Result<NoContent> {
         let users = state.oms.users();
         users.verify_email(&Actor::Anonymous, &body.0.token).await?;
@@ -118,10 +128,17 @@ impl UsersApi {
     /// Send the verification mail again
     ///
     /// The answer is the same whether there is such a user or not.
-    #[oai(path = "/users/verify/resend", method = "post", operation_id = "resendVerification", tag = "Tag::Users")]
+    #[oai(
+        path = "/users/verify/resend",
+        method = "post",
+        operation_id = "resendVerification",
+        tag = "Tag::Users"
+    )]
     async fn resend(&self, state: Data<&State>, body: JsonBody<EmailAddress>) -> Result<NoContent> {
         let users = state.oms.users();
-        users.resend_verification(&Actor::Anonymous, &body.0.email).await?;
+        users
+            .resend_verification(&Actor::Anonymous, &body.0.email)
+            .await?;
         Ok(NoContent)
     }
 
@@ -149,7 +166,12 @@ impl UsersApi {
     }
 
     /// Log in
-    #[oai(path = "/sessions", method = "post", operation_id = "logIn", tag = "Tag::Sessions")]
+    #[oai(
+        path = "/sessions",
+        method = "post",
+        operation_id = "logIn",
+        tag = "Tag::Sessions"
+    )]
     async fn log_in(&self, state: Data<&State>, body: JsonBody<Credentials>) -> Result<Reply<Session>> {
         let Credentials { identifier, password } = body.0;
         let users = state.oms.users();
@@ -160,7 +182,12 @@ impl UsersApi {
     /// Renew the tokens of a session
     ///
     /// A refresh token works once. One that is used again ends its session: it may have been stolen.
-    #[oai(path = "/sessions/refresh", method = "post", operation_id = "refreshSession", tag = "Tag::Sessions")]
+    #[oai(
+        path = "/sessions/refresh",
+        method = "post",
+        operation_id = "refreshSession",
+        tag = "Tag::Sessions"
+    )]
     async fn refresh(&self, state: Data<&State>, body: JsonBody<Refresh>) -> Result<Reply<Session>> {
         let users = state.oms.users();
         let session = users.refresh(&body.0.refresh_token).await?;
@@ -168,7 +195,12 @@ impl UsersApi {
     }
 
     /// Log out
-    #[oai(path = "/sessions/current", method = "delete", operation_id = "logOut", tag = "Tag::Sessions")]
+    #[oai(
+        path = "/sessions/current",
+        method = "delete",
+        operation_id = "logOut",
+        tag = "Tag::Sessions"
+    )]
     async fn log_out(&self, auth: Auth) -> Result<NoContent> {
         let Auth(me) = auth;
         me.oms.users().log_out(&me.actor, me.session).await?;
@@ -182,7 +214,9 @@ fn user_reply<const STATUS: u16>(user: User) -> Reply<UserBody, STATUS> {
 }
 
 fn session_reply(state: &State, session: &LoggedIn) -> Result<Reply<Session>> {
-    let access_token = state.tokens.sign(session.session, session.user.id, state.oms.now())?;
+    let access_token = state
+        .tokens
+        .sign(session.session, session.user.id, state.oms.now())?;
     Ok(Reply::new(Session {
         access_token,
         token_type: "Bearer".into(),

@@ -10,11 +10,11 @@ use super::error::{ApiError, Result};
 /// An amount of money.
 #[derive(Debug, Clone, Object)]
 #[oai(rename = "Money", deny_unknown_fields)]
-pub struct MoneyBody {
+pub(super) struct MoneyBody {
     /// Minor units: 1299 is 12.99 EUR or 1299 JPY. From 0 to 2^53 - 1.
-    pub amount: i64,
+    pub(super) amount: i64,
     /// ISO 4217, such as EUR.
-    pub currency: String,
+    pub(super) currency: String,
 }
 
 impl From<Money> for MoneyBody {
@@ -28,7 +28,7 @@ impl From<Money> for MoneyBody {
 
 impl MoneyBody {
     /// The amount, which stands at `pointer` in the body.
-    pub fn read(&self, pointer: &str) -> Result<Money> {
+    pub(super) fn read(&self, pointer: &str) -> Result<Money> {
         let currency: Currency = self
             .currency
             .parse()
@@ -39,12 +39,12 @@ impl MoneyBody {
 }
 
 /// An id in the path. A text that is no id names nothing.
-pub fn id<T: FromStr>(text: &str, what: &str) -> Result<T> {
+pub(super) fn id<T: FromStr>(text: &str, what: &str) -> Result<T> {
     text.parse().map_err(|_| ApiError::not_found(what))
 }
 
 /// An id in a body or a query.
-pub fn id_at<T>(text: &str, pointer: &str) -> Result<T>
+pub(super) fn id_at<T>(text: &str, pointer: &str) -> Result<T>
 where
     T: FromStr,
     T::Err: std::fmt::Display,
@@ -53,6 +53,6 @@ where
         .map_err(|e: T::Err| Error::invalid(pointer, e.to_string()).into())
 }
 
-pub const fn page(cursor: Option<String>, limit: Option<u32>) -> PageRequest {
+pub(super) const fn page(cursor: Option<String>, limit: Option<u32>) -> PageRequest {
     PageRequest { cursor, limit }
 }

@@ -19,26 +19,41 @@ struct Link {
     token: String,
 }
 
-pub fn mount(routes: Route) -> Route {
+pub(super) fn mount(routes: Route) -> Route {
     routes.at("/verify", get(show).post(verify))
 }
 
 #[handler]
 fn show(Query(link): Query<Link>) -> poem::Result<Response> {
     let text = "Press the button to confirm that this e-mail address is yours.";
-    page(StatusCode::OK, "Verify your e-mail address", text, Some(&link.token))
+    page(
+        StatusCode::OK,
+        "Verify your e-mail address",
+        text,
+        Some(&link.token),
+    )
 }
 
 #[handler]
 async fn verify(state: Data<&State>, Form(link): Form<Link>) -> poem::Result<Response> {
-    match state.oms.users().verify_email(&Actor::Anonymous, &link.token).await {
+    match state
+        .oms
+        .users()
+        .verify_email(&Actor::Anonymous, &link.token)
+        .await
+    {
         Ok(()) => {
             let text = "Thank you: your e-mail address is verified. You can close this page.";
             page(StatusCode::OK, "Verified", text, None)
         }
         Err(oms_core::Error::Invalid(_)) => {
             let text = "This link was used before or is too old. Ask for a new mail and use its link.";
-            page(StatusCode::UNPROCESSABLE_ENTITY, "This link does not work any more", text, None)
+            page(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "This link does not work any more",
+                text,
+                None,
+            )
         }
         Err(e) => Err(ApiError::from(e).into()),
     }
