@@ -3,8 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use oms_core::Oms;
 use oms_core::payments::{Account, Grant, Secret};
+use oms_core::{Actor, Oms};
 
 use crate::config::{Config, ConfigError, resolve_secret};
 use crate::http::{State, Tokens};
@@ -36,6 +36,17 @@ pub async fn open(config: &Config, public_url: &str) -> Result<Oms> {
         .await
         .context("cannot bring the database's schema up to date")?;
     Ok(oms)
+}
+
+/// Makes what lies in the plugin folder the active versions.
+pub async fn load_plugins(config: &Config, oms: &Oms) -> Result<()> {
+    if !config.plugin_dir.is_dir() {
+        tracing::warn!(folder = %config.plugin_dir.display(), "there is no plugin folder (OMS_PLUGIN_DIR)");
+        return Ok(());
+    }
+    let loaded = oms.plugins().reload(&Actor::System).await;
+    loaded.with_context(|| format!("cannot load the plugins in {}", config.plugin_dir.display()))?;
+    Ok(())
 }
 
 /// What the routes need beside the library.

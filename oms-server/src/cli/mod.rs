@@ -5,7 +5,9 @@ mod demo;
 mod health;
 mod logs;
 mod pictures;
+mod plugin;
 mod serve;
+mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -54,9 +56,21 @@ enum Command {
     /// Print the OpenAPI document
     #[command(after_help = "Example:\n  oms-server openapi > docs/openapi.json")]
     Openapi,
+    /// Check the whole database: stock against movements, totals against lines, payments against attempts
+    #[command(
+        after_help = "Example:\n  oms-server verify && echo clean\n\nPrints each violation; status 1 if there is any."
+    )]
+    Verify {
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
     /// Administrators
     #[command(subcommand)]
     Admin(admin::Command),
+    /// Payment plugins
+    #[command(subcommand)]
+    Plugin(plugin::Command),
 }
 
 /// The whole program.
@@ -101,6 +115,8 @@ fn run(command: Command, config: &Config) -> Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Health => Ok(health::ask(config).await),
+            Command::Verify { json } => verify::run(config, json).await,
+            Command::Plugin(command) => plugin::run(config, &command).await,
             Command::Admin(command) => admin::run(config, command).await,
             Command::Openapi => print(&http::openapi()),
         }
@@ -114,6 +130,7 @@ async fn open(config: &Config) -> Result<Oms> {
 
 async fn worker(config: &Config) -> Result<ExitCode> {
     let oms = open(config).await?;
+    setup::load_plugins(config, &oms).await?;
     let stop = CancellationToken::new();
     tokio::spawn(serve::stop_on_signal(stop.clone()));
     let worked = oms.worker().run(stop).await;

@@ -37,6 +37,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
     let (acceptor, address) = listen(config).await?;
     let public_url = public_url(config, address);
     let oms = setup::open(config, &public_url).await?;
+    setup::load_plugins(config, &oms).await?;
     let state = setup::state(config, oms.clone())?;
     let bank = setup::bank(config, &format!("{public_url}/mock-gateway")).await?;
     if !config.production {

@@ -104,6 +104,7 @@ impl ApiError {
         self
     }
 
+    #[cfg(test)]
     pub(super) fn errors(&self) -> &[Fault] {
         &self.errors
     }

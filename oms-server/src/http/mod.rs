@@ -1,5 +1,6 @@
 //! The HTTP API: routes and what surrounds them.
 
+mod admin;
 mod auth;
 mod catalog;
 mod docs;
@@ -9,11 +10,13 @@ mod inventory;
 mod json;
 mod media;
 mod orders;
+mod payments;
 mod reply;
 mod request;
 mod users;
 mod values;
 mod verify_page;
+mod webhooks;
 
 use std::any::Any;
 
@@ -49,6 +52,10 @@ enum Tag {
     Stock,
     /// What was ordered.
     Orders,
+    /// Money, through gateways.
+    Payments,
+    /// For operators and administrators.
+    Admin,
 }
 
 type Apis = (
@@ -57,6 +64,8 @@ type Apis = (
     media::MediaApi,
     inventory::InventoryApi,
     orders::OrdersApi,
+    payments::PaymentsApi,
+    admin::AdminApi,
 );
 
 fn service() -> OpenApiService<Apis, ()> {
@@ -66,6 +75,8 @@ fn service() -> OpenApiService<Apis, ()> {
         media::MediaApi,
         inventory::InventoryApi,
         orders::OrdersApi,
+        payments::PaymentsApi,
+        admin::AdminApi,
     );
     OpenApiService::new(apis, "oms", env!("CARGO_PKG_VERSION"))
         .description(include_str!("../../templates/api.md"))
@@ -88,7 +99,10 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
         }
     };
     let routes = Route::new().nest("/", service());
-    let routes = verify_page::mount(health::mount(docs::mount(routes, generate)));
+    let routes = docs::mount(
+        webhooks::mount(verify_page::mount(health::mount(routes))),
+        generate,
+    );
     let shop = routes
         .data(state)
         .around(request::limit_body)

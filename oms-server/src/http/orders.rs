@@ -1,18 +1,19 @@
 //! Orders.
 
+use oms_core::Error;
 use oms_core::orders::{
     Address, CancelOrder, FulfillOrder, Fulfillment, FulfillmentLine, NewLine, Order, OrderFilter, OrderLine,
     OrderState, PlaceOrder, TimelineEntry,
 };
-use oms_core::{Actor, Error, Oms};
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
 
 use super::Tag;
-use super::auth::Auth;
+use super::auth::{Auth, SignedIn};
 use super::error::{Result, idempotency_key, version};
 use super::json::JsonBody;
+use super::payments::PaymentBody;
 use super::reply::{Created, List, Reply};
 use super::values::{MoneyBody, id_at, page};
 
@@ -91,6 +92,9 @@ struct OrderBody {
     /// When it expires if it is not paid.
     expires_at: Option<String>,
     external_ref: Option<String>,
+    /// The oldest first; not in lists.
+    #[oai(skip_serializing_if_is_none)]
+    payments: Option<Vec<PaymentBody>>,
     version: i64,
     created_at: String,
     updated_at: String,
@@ -159,7 +163,7 @@ impl OrdersApi {
             note: new.note,
         };
         let outcome = me.oms.orders().place(&me.actor, command).await?;
-        let reply = order_body(&me.oms, &me.actor, outcome.value).await?;
+        let reply = whole(&me, outcome.value).await?;
         Ok(reply.replayed(outcome.replayed))
     }
 
@@ -194,7 +198,7 @@ impl OrdersApi {
     async fn get(&self, auth: Auth, id: Path<String>) -> Result<Reply<OrderBody>> {
         let Auth(me) = auth;
         let order = me.oms.orders().get(&me.actor, self::id(&id)?).await?;
-        order_body(&me.oms, &me.actor, order).await
+        whole(&me, order).await
     }
 
     /// What happened to an order, the oldest first
@@ -227,7 +231,7 @@ impl OrdersApi {
             expected_version: version(if_match.0.as_deref())?,
         };
         let outcome = me.oms.orders().cancel(&me.actor, self::id(&id)?, command).await?;
-        let reply = order_body(&me.oms, &me.actor, outcome.value).await?;
+        let reply = whole(&me, outcome.value).await?;
         Ok(reply.replayed(outcome.replayed))
     }
 
@@ -283,10 +287,13 @@ fn id(text: &str) -> Result<oms_core::OrderId> {
     super::values::id(text, "order")
 }
 
-/// The order with its version.
-async fn order_body<const STATUS: u16>(_: &Oms, _: &Actor, order: Order) -> Result<Reply<OrderBody, STATUS>> {
+/// The order with its payments.
+async fn whole<const STATUS: u16>(me: &SignedIn, order: Order) -> Result<Reply<OrderBody, STATUS>> {
     let version = order.version;
-    Ok(Reply::new(order.into()).version(version))
+    let payments = me.oms.payments().of_order(&me.actor, order.id).await?;
+    let mut body = OrderBody::from(order);
+    body.payments = Some(payments.into_iter().map(Into::into).collect());
+    Ok(Reply::new(body).version(version))
 }
 
 fn order_state(text: &str) -> Result<OrderState> {
@@ -362,6 +369,7 @@ impl From<Order> for OrderBody {
             note: order.note,
             expires_at: order.expires_at.map(|at| at.to_string()),
             external_ref: order.external_ref,
+            payments: None,
             version: order.version,
             created_at: order.created_at.to_string(),
             updated_at: order.updated_at.to_string(),

@@ -208,7 +208,7 @@ impl UsersApi {
     }
 }
 
-fn user_reply<const STATUS: u16>(user: User) -> Reply<UserBody, STATUS> {
+pub(super) fn user_reply<const STATUS: u16>(user: User) -> Reply<UserBody, STATUS> {
     let version = user.version;
     Reply::new(user.into()).version(version)
 }
