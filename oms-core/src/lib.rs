@@ -1,5 +1,6 @@
-//! An order management system to embed.
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
 compile_error!("oms-core needs a database: turn on the feature `sqlite`, `postgres` or both");

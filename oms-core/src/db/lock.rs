@@ -4,13 +4,12 @@ use super::Tx;
 use crate::error::Result;
 
 /// The tables whose rows are locked, in the one order in which a transaction may lock them:
-/// idempotency keys (by inserting them), webhook inbox, orders, payments, refunds, stock, jobs.
+/// idempotency keys (by inserting them), webhook inbox, orders, payments (with their captures and refunds), stock, jobs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Table {
     Inbox,
     Order,
     Payment,
-    Refund,
     Stock,
 }
 
@@ -32,7 +31,6 @@ pub(crate) async fn lock(tx: &mut Tx, table: Table, ids: &[Uuid]) -> Result<()> 
                 Table::Payment => {
                     "SELECT 1 FROM oms_payment WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
                 }
-                Table::Refund => "SELECT 1 FROM oms_refund WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
                 Table::Stock => {
                     "SELECT 1 FROM oms_stock WHERE variant_id = ANY($1) ORDER BY variant_id FOR NO KEY UPDATE"
                 }

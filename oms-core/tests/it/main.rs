@@ -11,6 +11,7 @@
 
 mod support;
 
+mod architecture;
 mod catalog;
 mod inventory;
 mod orders;

@@ -1,0 +1,104 @@
+//! What the documents say, held against the code.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_path_buf()
+}
+
+/// Every Rust file below a folder, with its text.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// No file outside of `allowed` (below `oms-core/src`) holds any of the words.
+fn only_in(allowed: &[&str], words: &[&str]) {
+    let src = root().join("oms-core/src");
+    for (path, text) in sources(&src) {
+        let place = path.strip_prefix(&src).unwrap().to_string_lossy().into_owned();
+        let may = allowed.iter().any(|a| place.starts_with(a));
+        for word in words {
+            assert!(
+                may || !text.contains(word),
+                "{place} holds {word:?}, which only {allowed:?} may"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_the_plugin_host_names_wasmtime() {
+    only_in(&["plugins/"], &["wasmtime"]);
+}
+
+#[test]
+fn databases_differ_and_rows_are_locked_in_few_places() {
+    let places = ["db/", "jobs/store.rs", "jobs/tests.rs", "orders/placement/"];
+    only_in(
+        &places,
+        &[
+            ".pick(",
+            "FOR UPDATE",
+            "FOR NO KEY UPDATE",
+            "SKIP LOCKED",
+            "Tx::Sqlite",
+            "Tx::Postgres",
+        ],
+    );
+}
+
+#[test]
+fn the_library_prints_nothing_and_reads_no_environment() {
+    only_in(&[], &["println!", "std::env", "SystemTime"]);
+}
+
+#[test]
+fn the_documents_name_files_that_exist() {
+    for document in [
+        "ARCHITECTURE.md",
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/decisions.md",
+    ] {
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        let mut named = 0;
+        for word in text.split('`').skip(1).step_by(2) {
+            let path = word.trim_end_matches('/');
+            let is_path = path.contains('/')
+                && !path.contains([' ', '<', '{', ':', '*'])
+                && !path.starts_with(['/', '.']);
+            if !is_path {
+                continue;
+            }
+            // Some are written from the folder that the text speaks of.
+            let places = ["", "oms-core/src", "oms-server/src", "migrations"];
+            assert!(
+                places.iter().any(|p| root().join(p).join(path).exists()),
+                "{document} names {word}"
+            );
+            named += 1;
+        }
+        assert!(named > 0, "{document} names no file");
+    }
+}
+
+#[test]
+fn the_readme_shows_the_example() {
+    let read = |path| std::fs::read_to_string(root().join(path)).unwrap();
+    assert!(read("README.md").contains(&read("oms-core/examples/embed.rs")));
+    assert!(read("oms-core/examples/embed.rs").lines().count() < 60);
+}
