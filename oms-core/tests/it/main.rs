@@ -14,6 +14,7 @@ mod support;
 mod architecture;
 mod catalog;
 mod inventory;
+mod jobs;
 mod orders;
 mod payments;
 mod schema;

@@ -1,0 +1,119 @@
+//! How the databases find the rows.
+
+use sqlx::AssertSqlSafe;
+
+use super::{START, Story, each_db};
+use crate::db::{Tx, run};
+use crate::id::JobId;
+use crate::jobs::exchange::LEASE;
+use crate::jobs::rules::KINDS;
+use crate::jobs::store;
+
+/// A hundred thousand jobs, while the statistics and the connections' kept plans are from an empty table.
+#[tokio::test]
+async fn statements_of_the_worker_never_read_the_whole_table() {
+    each_db(async |t| {
+        t.execute("ANALYZE oms_job").await;
+        for _ in 0..10 {
+            touch(&t, None).await;
+        }
+        let mut tx = t.oms.db().write().await.unwrap();
+        let sql = tx.pick(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+             INSERT INTO oms_job (id, kind, payload, run_at, created_at)
+             SELECT randomblob(16), 'purge', 'null', $1, $1 FROM n",
+            "INSERT INTO oms_job (id, kind, payload, run_at, created_at)
+             SELECT gen_random_uuid(), 'purge', 'null', $1, $1 FROM generate_series(1, 100000)",
+        );
+        run!(&mut tx, |conn| sqlx::query(sql)
+            .bind(START)
+            .execute(conn)
+            .await
+            .map(drop))
+        .unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(t.claim().await.len(), 2);
+        touch(&t, Some(16)).await;
+    })
+    .await;
+}
+
+/// Plays a worker's statements in one transaction and looks at how the rows were found.
+async fn touch(t: &Story, expected: Option<usize>) {
+    let (now, until) = (t.oms.now(), t.oms.now() + LEASE);
+    let kinds: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+    let mut tx = t.oms.db().write().await.unwrap();
+    let tx = &mut tx;
+    store::trust_indexes(tx).await.unwrap();
+    let due = store::due(tx, now, &kinds, 16).await.unwrap();
+    if let Some(expected) = expected {
+        assert_eq!(due.len(), expected);
+    }
+    let mut ids: Vec<JobId> = due.into_iter().map(|(id, _)| id).collect();
+    ids.resize_with(16, || JobId::new(now));
+    let leased = store::lease(tx, "test", now, until, &ids).await.unwrap();
+    let mut held: Vec<_> = leased.iter().map(|job| (job.id, job.lease)).collect();
+    held.resize_with(16, || (JobId::new(now), 1));
+    let ours = store::heartbeat(tx, now, until, &held).await.unwrap();
+    assert_eq!(ours.len(), leased.len());
+    assert!(store::lost(tx, now, 100).await.unwrap().is_empty());
+    let done = store::end_done(tx, &held[2..]).await.unwrap();
+    assert_eq!(done as usize, leased.len().saturating_sub(2));
+    assert_eq!(
+        store::end_later(tx, held[0], now, true, None).await.unwrap(),
+        expected.is_some()
+    );
+    assert_eq!(
+        store::end_dead(tx, held[1], "x", now).await.unwrap(),
+        expected.is_some()
+    );
+    match tx {
+        Tx::Sqlite(_) => sqlite_plans(tx, kinds.len()).await,
+        // The numbers of this transaction alone, from the server itself.
+        Tx::Postgres(tx) => {
+            let (scans, read): (i64, i64) = sqlx::query_as(
+                "SELECT seq_scan, seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'oms_job'",
+            )
+            .fetch_one(&mut **tx)
+            .await
+            .unwrap();
+            if expected.is_some() {
+                assert_eq!(scans, 0, "the whole table was read");
+                assert!(read < 500, "{read} rows were read to run 16 jobs");
+            }
+        }
+    }
+}
+
+async fn sqlite_plans(tx: &mut Tx, kinds: usize) {
+    let texts = [
+        (store::due_sql(tx, kinds), "USING INDEX oms_job_ready (run_at<?)"),
+        (
+            store::lease_sql(tx, 16),
+            "INDEX sqlite_autoindex_oms_job_1 (id=?)",
+        ),
+        (
+            store::heartbeat_sql(tx, 16),
+            "INDEX oms_job_leased (leased_until>?)",
+        ),
+        (store::done_sql(16), "INDEX oms_job_leased (leased_until>?)"),
+        (
+            store::lost_sql(tx).into(),
+            "USING INDEX oms_job_leased (leased_until<?)",
+        ),
+    ];
+    // Leased jobs are as many as all workers have slots: walking those is as good as looking each up.
+    for (text, index) in texts {
+        let explain = format!("EXPLAIN QUERY PLAN {text}");
+        let plan: Vec<(i64, i64, i64, String)> = run!(tx, |conn| {
+            sqlx::query_as(AssertSqlSafe(explain)).fetch_all(conn).await
+        })
+        .unwrap();
+        let steps: Vec<_> = plan.iter().map(|(_, _, _, step)| step.as_str()).collect();
+        let found = steps.iter().any(|step| step.contains(index));
+        let sorts = steps
+            .iter()
+            .any(|step| step.contains("TEMP B-TREE") || step.starts_with("SCAN oms_job"));
+        assert!(found && !sorts, "{text}\n{steps:#?}");
+    }
+}
