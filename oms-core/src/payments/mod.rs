@@ -7,13 +7,16 @@ pub(crate) mod account;
 pub(crate) mod gateway;
 pub(crate) mod model;
 
+mod books;
 mod change;
 mod gateways;
 mod locked;
 mod merge;
 mod operation;
+mod outcome;
 mod reconcile;
 mod refunds;
+mod request;
 mod review;
 mod start;
 pub(crate) mod store;
@@ -182,15 +185,15 @@ impl Payments<'_> {
     }
 
     pub(crate) async fn run_cancel(&self, payment: PaymentId) -> JobResult {
-        change::run_cancel(self.oms, payment).await
+        Box::pin(change::run_cancel(self.oms, payment)).await
     }
 
     pub(crate) async fn run_refund(&self, refund: RefundId) -> JobResult {
-        refunds::run_refund_job(self.oms, refund).await
+        Box::pin(refunds::run_refund_job(self.oms, refund)).await
     }
 
     pub(crate) async fn reconcile(&self, payment: PaymentId) -> JobResult {
-        reconcile::reconcile(self.oms, payment).await
+        Box::pin(reconcile::reconcile(self.oms, payment)).await
     }
 
     pub(crate) async fn match_webhook(&self, inbox: InboxId) -> JobResult {

@@ -10,16 +10,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::gateway::{
-    Call, CancelRequest, CaptureRequest, CompleteRequest, Decline, GatewayError, GatewayStatus,
-    PaymentReport, RefundReport, RefundRequest, StartRequest,
-};
+use super::gateway::GatewayError;
 use super::gateways::Till;
-use super::locked::{Locked, run_refund};
-use super::merge::{News, Source};
-use super::model::{OperationStatus, Payment, PaymentStatus};
+use super::locked::Locked;
+use super::model::Payment;
+use super::outcome::{answered, refund_answered, refused};
+use super::request::{Answer, ask};
+use super::store;
 use super::store::attempts::{self, Attempt, Operation, Progress};
-use super::{reconcile, store};
 use crate::actor::Actor;
 use crate::error::{Error, Result};
 use crate::id::{AttemptId, PaymentId};
@@ -45,12 +43,6 @@ pub(super) enum Begun {
 pub(super) struct Ended {
     pub(super) payment: Payment,
     pub(super) attempt: Attempt,
-}
-
-/// What an adapter answers.
-pub(super) enum Answer {
-    Payment(PaymentReport),
-    Refund(RefundReport),
 }
 
 /// Runs to its end even when the caller goes away: money must not be left between two steps.
@@ -166,120 +158,6 @@ pub(super) async fn carry_out(
     }
 }
 
-/// Step 2.
-async fn ask(
-    till: &Till,
-    payment: &Payment,
-    attempt: &Attempt,
-    now: Timestamp,
-) -> Result<Answer, GatewayError> {
-    let (gateway, account) = (&till.gateway, &till.account);
-    let call = Call {
-        idempotency_key: attempt.gateway_key(),
-        attempt: u32::try_from(attempt.tries).unwrap_or(u32::MAX),
-        now,
-        test_mode: payment.test_mode,
-    };
-    match attempt.operation {
-        Operation::Start => {
-            let request = start_request(call, payment, attempt)?;
-            return gateway.start(account, request).await.map(Answer::Payment);
-        }
-        Operation::Refund => {
-            let request = refund_request(call, payment, attempt)?;
-            return gateway.refund(account, request).await.map(Answer::Refund);
-        }
-        Operation::Complete | Operation::Capture | Operation::Cancel => {}
-    }
-    let reference = payment.reference.clone().ok_or_else(|| lost("its reference"))?;
-    let state = payment.state.clone();
-    let payment_id = payment.id;
-    match attempt.operation {
-        Operation::Capture => {
-            let capture = payment.captures.iter().find(|c| Some(c.id) == attempt.capture);
-            let capture = capture.ok_or_else(|| lost("the capture"))?;
-            let request = CaptureRequest {
-                call,
-                payment: payment_id,
-                reference,
-                state,
-                amount: capture.amount,
-                final_capture: capture.final_capture,
-            };
-            gateway.capture(account, request).await
-        }
-        Operation::Cancel => {
-            let request = CancelRequest {
-                call,
-                payment: payment_id,
-                reference,
-                state,
-                reason: attempt.memo.reason.clone(),
-            };
-            gateway.cancel(account, request).await
-        }
-        Operation::Start | Operation::Refund | Operation::Complete => {
-            let request = CompleteRequest {
-                call,
-                payment: payment_id,
-                reference,
-                amount: payment.amount,
-                state,
-                params: attempt.memo.params.clone(),
-                body: None,
-            };
-            gateway.complete(account, request).await
-        }
-    }
-    .map(Answer::Payment)
-}
-
-/// A defect of ours: nothing was sent.
-fn lost(what: &str) -> GatewayError {
-    GatewayError::InvalidRequest(format!("the attempt has lost {what}"))
-}
-
-fn start_request(call: Call, payment: &Payment, attempt: &Attempt) -> Result<StartRequest, GatewayError> {
-    let memo = attempt.memo.start.as_ref().ok_or_else(|| lost("its request"))?;
-    Ok(StartRequest {
-        call,
-        payment: payment.id,
-        order_number: memo.order_number.to_string(),
-        amount: payment.amount,
-        capture: payment.capture,
-        instrument: memo.instrument.clone(),
-        instrument_data: memo.instrument_data.clone(),
-        customer: memo.customer.clone(),
-        description: Some(format!("Order {}", memo.order_number)),
-        return_url: payment.return_url.clone(),
-        cancel_url: payment.return_url.clone(),
-        webhook_url: memo.webhook_url.clone(),
-        off_session: false,
-        metadata: vec![("order_id".into(), payment.order.to_string())],
-    })
-}
-
-fn refund_request(call: Call, payment: &Payment, attempt: &Attempt) -> Result<RefundRequest, GatewayError> {
-    let refund = payment.refunds.iter().find(|r| Some(r.id) == attempt.refund);
-    let refund = refund.ok_or_else(|| lost("the refund"))?;
-    // Gateways that refund captures want to know which; with several of them theirs is the choice.
-    let mut captures = payment
-        .captures
-        .iter()
-        .filter(|c| c.status == OperationStatus::Succeeded);
-    let capture = captures.next().filter(|_| captures.next().is_none());
-    Ok(RefundRequest {
-        call,
-        payment: payment.id,
-        refund: refund.id,
-        reference: payment.reference.clone().ok_or_else(|| lost("its reference"))?,
-        capture_reference: capture.and_then(|c| c.reference.clone()),
-        state: payment.state.clone(),
-        amount: refund.amount,
-        reason: refund.reason.clone(),
-    })
-}
-
 /// Step 3.
 async fn settle(
     oms: &Oms,
@@ -299,10 +177,7 @@ async fn settle(
             None
         }
         Ok(Answer::Refund(report)) => {
-            if let Some(refund) = attempt.refund {
-                locked.refund_told(refund, report);
-            }
-            end(&mut locked, id, Progress::Succeeded, report.reference.clone());
+            refund_answered(&mut locked, &attempt, report);
             None
         }
         Err(e) => refused(&mut locked, &attempt, e),
@@ -335,164 +210,6 @@ pub(super) async fn give_up(oms: &Oms, stale: &Attempt, before: Timestamp) -> Re
     Ok(())
 }
 
-fn end(locked: &mut Locked, id: AttemptId, status: Progress, reference: Option<String>) {
-    if let Some(attempt) = locked.attempt(id) {
-        attempt.status = status;
-        attempt.reference = reference;
-        attempt.error = None;
-    }
-}
-
-fn answered(locked: &mut Locked, attempt: &Attempt, report: &PaymentReport) {
-    end(
-        locked,
-        attempt.id,
-        report.status.into(),
-        report.operation_reference.clone(),
-    );
-    let mut news = News::report(Source::Answer, report);
-    if let Some(id) = attempt.capture {
-        let captured = locked.payment.captured;
-        let Some(capture) = locked.capture(id) else {
-            return;
-        };
-        let took = matches!(
-            report.status,
-            GatewayStatus::Captured | GatewayStatus::PartiallyCaptured
-        );
-        capture.reference.clone_from(&report.operation_reference);
-        match capture.status {
-            // An event may have told it already.
-            OperationStatus::Succeeded => {
-                news.totals.captured = news.totals.captured.or(Some(captured));
-            }
-            _ if took => {
-                let sum = captured + capture.amount.minor();
-                news.totals.captured = news.totals.captured.or(Some(sum));
-                capture.status = OperationStatus::Pending;
-            }
-            _ => capture.status = OperationStatus::Pending,
-        }
-    }
-    locked.hear(&news);
-}
-
-/// What an error says about what happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meaning {
-    /// A final no, which is the result of the operation.
-    No,
-    /// It did not happen and will not as it was sent; `ask`: our picture of the payment is not the gateway's.
-    Refused { ask: bool },
-    /// It did not happen but may, later.
-    NotNow,
-    /// It may have happened.
-    Unknown,
-}
-
-fn meaning(operation: Operation, doubtful: bool, error: &GatewayError) -> Meaning {
-    use GatewayError as E;
-    let final_no = matches!(operation, Operation::Start | Operation::Refund);
-    match error {
-        E::Declined(_) => Meaning::No,
-        E::Indeterminate(_) | E::Internal(_) => Meaning::Unknown,
-        _ if doubtful => Meaning::Unknown,
-        E::NotFound(_) | E::InvalidState(_) if operation == Operation::Start => Meaning::Unknown,
-        E::NotFound(_) | E::InvalidState(_) if final_no => Meaning::No,
-        E::NotFound(_) | E::InvalidState(_) => Meaning::Refused { ask: true },
-        E::InvalidRequest(_) | E::Unsupported(_) if final_no => Meaning::No,
-        E::InvalidRequest(_) | E::Unsupported(_) => Meaning::Refused { ask: false },
-        E::NotAuthenticated(_) | E::RateLimited(_) | E::Unavailable(_) | E::Misconfigured(_) => {
-            Meaning::NotNow
-        }
-    }
-}
-
-/// Returns the client's key when nothing happened, so that it becomes free.
-fn refused(locked: &mut Locked, attempt: &Attempt, error: &GatewayError) -> Option<uuid::Uuid> {
-    let meaning = meaning(attempt.operation, attempt.memo.doubtful, error);
-    let status = match meaning {
-        Meaning::No => Progress::Declined,
-        Meaning::Refused { .. } | Meaning::NotNow => Progress::Failed,
-        Meaning::Unknown => Progress::Unknown,
-    };
-    if let Some(attempt) = locked.attempt(attempt.id) {
-        attempt.status = status;
-        attempt.error = Some(error.clone());
-        attempt.memo.doubtful |= status == Progress::Unknown;
-    }
-    match meaning {
-        Meaning::Refused { ask: true } => locked.ask = true,
-        // Its schedule begins, once: not anew with every try that tells nothing either.
-        Meaning::Unknown if !attempt.memo.doubtful => locked.payment.sync_tries = 0,
-        Meaning::No | Meaning::Refused { ask: false } | Meaning::NotNow | Meaning::Unknown => {}
-    }
-    let part = match meaning {
-        Meaning::No | Meaning::Refused { .. } | Meaning::NotNow => OperationStatus::Failed,
-        Meaning::Unknown => OperationStatus::Unknown,
-    };
-    match attempt.operation {
-        Operation::Start | Operation::Complete if meaning == Meaning::No => {
-            locked.hear(&News::declined(&decline(error)));
-        }
-        // Only while nothing else was heard of it: an event that outran this answer knows better.
-        Operation::Start if meaning == Meaning::NotNow && locked.payment.status == PaymentStatus::Created => {
-            locked.hear(&News::declined(&decline(error)));
-        }
-        Operation::Start | Operation::Complete | Operation::Cancel => {}
-        Operation::Capture => set_capture(locked, attempt, part),
-        Operation::Refund if meaning == Meaning::NotNow => refund_later(locked, attempt),
-        Operation::Refund => set_refund(locked, attempt, part),
-    }
-    let nothing_happened = status == Progress::Failed && attempt.operation != Operation::Refund;
-    nothing_happened.then_some(attempt.memo.claim).flatten()
-}
-
-fn decline(error: &GatewayError) -> Decline {
-    let code = match error {
-        GatewayError::Declined(decline) => return decline.clone(),
-        GatewayError::InvalidRequest(_) => "invalid_request",
-        GatewayError::Unsupported(_) => "unsupported",
-        _ => "gateway_unavailable",
-    };
-    Decline {
-        code: code.into(),
-        message: error.to_string(),
-    }
-}
-
-fn set_capture(locked: &mut Locked, attempt: &Attempt, status: OperationStatus) {
-    let now = locked.now;
-    let capture = attempt.capture.and_then(|id| locked.capture(id));
-    if let Some(capture) = capture.filter(|c| c.status.is_unsettled()) {
-        capture.status = status;
-        capture.updated_at = now;
-    }
-}
-
-fn set_refund(locked: &mut Locked, attempt: &Attempt, status: OperationStatus) {
-    let now = locked.now;
-    let refund = attempt.refund.and_then(|id| locked.refund(id));
-    if let Some(refund) = refund.filter(|r| r.status.is_unsettled()) {
-        refund.status = status;
-        refund.updated_at = now;
-    }
-}
-
-/// A refund is a promise: it stays, and is tried again under the same key until the schedule ends.
-fn refund_later(locked: &mut Locked, attempt: &Attempt) {
-    let Some(refund) = attempt.refund else {
-        return;
-    };
-    match reconcile::delay(attempt.tries - 1) {
-        Some(delay) => locked.enqueue(run_refund(refund, locked.now + delay)),
-        None => {
-            set_refund(locked, attempt, OperationStatus::Failed);
-            locked.need_review("a refund could not be sent: the gateway is not available");
-        }
-    }
-}
-
 /// A retry of the client's key: waits for the call that is under way, then reports how things stand.
 pub(super) async fn wait(oms: &Oms, id: AttemptId) -> Result<Ended> {
     let end = Instant::now() + WAIT;
@@ -505,33 +222,5 @@ pub(super) async fn wait(oms: &Oms, id: AttemptId) -> Result<Ended> {
         }
         tx.rollback().await?;
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-impl Ended {
-    /// The payment, or why the operation did not happen. A decline is a result, not an error.
-    pub(super) fn payment(self) -> Result<Payment> {
-        let Some(error) = self
-            .attempt
-            .error
-            .filter(|_| self.attempt.status == Progress::Failed)
-        else {
-            return Ok(self.payment);
-        };
-        match meaning(self.attempt.operation, false, &error) {
-            Meaning::NotNow => Err(Error::Gateway {
-                account: self.payment.account,
-                source: error,
-            }),
-            Meaning::Refused { ask: false } if self.attempt.operation == Operation::Complete => {
-                Err(Error::invalid("/params", error.to_string()))
-            }
-            Meaning::Refused { .. } => Err(Error::InvalidState {
-                what: "payment",
-                state: self.payment.shown_status().into(),
-                detail: "the gateway does not allow this",
-            }),
-            Meaning::No | Meaning::Unknown => Ok(self.payment),
-        }
     }
 }

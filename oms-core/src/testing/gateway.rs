@@ -1,6 +1,5 @@
 //! A gateway in memory that does as a test tells it, with a ledger of its own to compare with.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,12 +7,12 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::guard;
+use super::ledger::{Answer, Bank, FakePayment, FakeRefund};
 use crate::id::{PaymentId, RefundId};
 use crate::payments::{
-    Account, CancelRequest, CaptureMode, CaptureRequest, Change, CompleteRequest, Decline, Delivery,
-    Features, GatewayError, GatewayEvent, GatewayInfo, GatewayStatus, NextAction, PaymentGateway,
-    PaymentReport, Proof, Received, RedirectMethod, RefundReport, RefundRequest, RefundStatus, Reply,
-    Snapshot, StartRequest, SyncRequest, Totals, WebhookError,
+    Account, CancelRequest, CaptureRequest, Change, CompleteRequest, Decline, Delivery, Features,
+    GatewayError, GatewayEvent, GatewayInfo, GatewayStatus, PaymentGateway, PaymentReport, Proof, Received,
+    RefundReport, RefundRequest, RefundStatus, Reply, Snapshot, StartRequest, SyncRequest, WebhookError,
 };
 use crate::time::Timestamp;
 
@@ -58,47 +57,6 @@ pub enum Fake {
     Charge(i64),
     /// Takes so long.
     Slow(Duration),
-}
-
-/// A payment in the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct FakePayment {
-    pub payment: PaymentId,
-    pub reference: String,
-    pub currency: String,
-    pub capture: CaptureMode,
-    pub amount: i64,
-    pub status: GatewayStatus,
-    pub authorized: i64,
-    pub captured: i64,
-    pub canceled: i64,
-    pub refunds: Vec<FakeRefund>,
-}
-
-/// A refund in the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct FakeRefund {
-    pub refund: RefundId,
-    pub reference: String,
-    pub amount: i64,
-    pub status: RefundStatus,
-}
-
-#[derive(Debug, Clone)]
-enum Answer {
-    Payment(PaymentReport),
-    Refund(RefundReport),
-}
-
-#[derive(Debug, Default)]
-struct Bank {
-    payments: Vec<FakePayment>,
-    answers: HashMap<String, Result<Answer, GatewayError>>,
-    calls: BTreeMap<Ask, usize>,
-    script: VecDeque<(Ask, Fake)>,
-    events: u64,
 }
 
 impl FakeGateway {
@@ -300,116 +258,9 @@ fn signature(time: &str, body: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl Bank {
-    fn next(&mut self, ask: Ask) -> Option<Fake> {
-        *self.calls.entry(ask).or_default() += 1;
-        let at = self.script.iter().position(|(planned, _)| *planned == ask)?;
-        self.script.remove(at).map(|(_, fake)| fake)
-    }
-
-    fn payment(&mut self, reference: &str) -> Result<&mut FakePayment, GatewayError> {
-        let found = self.payments.iter_mut().find(|p| p.reference == reference);
-        found.ok_or_else(|| GatewayError::NotFound(reference.into()))
-    }
-
-    fn start(&mut self, request: &StartRequest, fake: Option<&Fake>) -> PaymentReport {
-        let mut payment = FakePayment {
-            payment: request.payment,
-            reference: format!("fp_{}", self.payments.len() + 1),
-            currency: request.amount.currency().code().into(),
-            capture: request.capture,
-            amount: request.amount.minor(),
-            status: GatewayStatus::ActionRequired,
-            authorized: 0,
-            captured: 0,
-            canceled: 0,
-            refunds: Vec::new(),
-        };
-        match fake {
-            Some(Fake::Redirect) => {}
-            Some(Fake::Pend) => payment.status = GatewayStatus::Pending,
-            Some(Fake::Charge(minor)) => {
-                payment.amount = *minor;
-                payment.approve();
-            }
-            _ => payment.approve(),
-        }
-        let report = payment.report();
-        self.payments.push(payment);
-        report
-    }
-}
-
-impl FakePayment {
-    /// The customer agreed: the money is held or taken.
-    pub fn approve(&mut self) {
-        if matches!(
-            self.status,
-            GatewayStatus::ActionRequired | GatewayStatus::Pending
-        ) {
-            self.authorized = self.amount;
-            self.status = GatewayStatus::Authorized;
-            if self.capture == CaptureMode::Automatic {
-                self.take(self.amount, true);
-            }
-        }
-    }
-
-    /// Money is taken; the last time when `last`.
-    pub fn take(&mut self, minor: i64, last: bool) {
-        self.captured += minor;
-        self.status = if last || self.captured == self.authorized {
-            GatewayStatus::Captured
-        } else {
-            GatewayStatus::PartiallyCaptured
-        };
-    }
-
-    fn totals(&self) -> Totals {
-        let succeeded = |r: &&FakeRefund| r.status == RefundStatus::Succeeded;
-        Totals {
-            currency: Some(self.currency.clone()),
-            authorized: Some(self.authorized),
-            captured: Some(self.captured),
-            refunded: Some(self.refunds.iter().filter(succeeded).map(|r| r.amount).sum()),
-            canceled: Some(self.canceled),
-        }
-    }
-
-    fn report(&self) -> PaymentReport {
-        let redirect = || NextAction::Redirect {
-            url: format!("https://fake.example/pay/{}", self.reference),
-            method: RedirectMethod::Get,
-            form_fields: Vec::new(),
-        };
-        PaymentReport {
-            status: self.status,
-            reference: Some(self.reference.clone()),
-            operation_reference: None,
-            totals: self.totals(),
-            next_action: (self.status == GatewayStatus::ActionRequired).then(redirect),
-            expires_at: None,
-            state: None,
-            method: vec![("brand".into(), "fake".into())],
-            decline: None,
-        }
-    }
-}
-
-impl FakeRefund {
-    fn report(&self) -> RefundReport {
-        RefundReport {
-            refund: Some(self.refund),
-            status: self.status,
-            reference: Some(self.reference.clone()),
-            amount: Some(self.amount),
-        }
-    }
-}
-
 fn payment(answer: Result<Answer, GatewayError>) -> Result<PaymentReport, GatewayError> {
     match answer? {
-        Answer::Payment(report) => Ok(report),
+        Answer::Payment(report) => Ok(*report),
         Answer::Refund(_) => Err(GatewayError::Internal("the key was a refund's".into())),
     }
 }
@@ -424,7 +275,7 @@ impl PaymentGateway for FakeGateway {
         let key = request.call.idempotency_key.clone();
         payment(
             self.once(Ask::Start, &key, |bank, fake| {
-                Ok(Answer::Payment(bank.start(&request, fake)))
+                Ok(Answer::Payment(Box::new(bank.start(&request, fake))))
             })
             .await,
         )
@@ -436,7 +287,7 @@ impl PaymentGateway for FakeGateway {
             self.once(Ask::Complete, &key, |bank, _| {
                 let payment = bank.payment(&request.reference)?;
                 payment.approve();
-                Ok(Answer::Payment(payment.report()))
+                Ok(Answer::Payment(Box::new(payment.report())))
             })
             .await,
         )
@@ -456,10 +307,10 @@ impl PaymentGateway for FakeGateway {
                 }
                 payment.take(request.amount.minor(), request.final_capture);
                 let operation_reference = Some(format!("fc_{}_{}", payment.reference, payment.captured));
-                Ok(Answer::Payment(PaymentReport {
+                Ok(Answer::Payment(Box::new(PaymentReport {
                     operation_reference,
                     ..payment.report()
-                }))
+                })))
             })
             .await,
         )
@@ -478,7 +329,7 @@ impl PaymentGateway for FakeGateway {
                     _ => payment.status = GatewayStatus::Canceled,
                 }
                 payment.canceled = payment.authorized - payment.captured;
-                Ok(Answer::Payment(payment.report()))
+                Ok(Answer::Payment(Box::new(payment.report())))
             })
             .await,
         )

@@ -1,6 +1,7 @@
 //! For the tests of programs that embed the library: a clock to set, mails to look at and a gateway to direct.
 
 mod gateway;
+mod ledger;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use gateway::{Ask, Fake, FakeGateway, FakePayment, FakeRefund};
+pub use gateway::{Ask, Fake, FakeGateway};
+pub use ledger::{FakePayment, FakeRefund};
 
 use crate::mail::{MailError, Mailer, Message};
 use crate::time::{Clock, Timestamp};

@@ -28,7 +28,7 @@ struct RefundRow {
     updated_at: Timestamp,
 }
 
-fn status(table: &'static str, id: impl ToString, text: &str) -> Result<OperationStatus> {
+fn status(table: &'static str, id: &impl ToString, text: &str) -> Result<OperationStatus> {
     OperationStatus::parse(text).ok_or_else(|| Error::Corrupt {
         table,
         column: "status",
@@ -49,7 +49,7 @@ pub(super) async fn captures_of(tx: &mut Tx, payment: &Payment) -> Result<Vec<Ca
     })?;
     let capture = |row: CaptureRow| {
         Ok(Capture {
-            status: status("oms_capture", row.id, &row.status)?,
+            status: status("oms_capture", &row.id, &row.status)?,
             amount: payment.money(row.amount)?,
             id: row.id,
             payment: payment.id,
@@ -74,7 +74,7 @@ pub(super) async fn refunds_of(tx: &mut Tx, payment: &Payment) -> Result<Vec<Ref
     })?;
     let refund = |row: RefundRow| {
         Ok(Refund {
-            status: status("oms_refund", row.id, &row.status)?,
+            status: status("oms_refund", &row.id, &row.status)?,
             amount: payment.money(row.amount)?,
             id: row.id,
             payment: payment.id,
