@@ -11,6 +11,7 @@ use oms_core::payments::Secret;
 /// What every command may be told, as it was written: [`Config`] is what it means.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Settings")]
+#[group(skip)]
 pub struct Options {
     /// Address and port to listen on [default: 127.0.0.1:8000]
     #[arg(

@@ -202,14 +202,19 @@ fn connect(smtp: &Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>> {
     Ok(builder.build())
 }
 
+/// As it is: the library would encode lines of more than 76 characters, and so break links.
 fn readable(content_type: ContentType, text: &str) -> Result<SinglePart> {
+    anyhow::ensure!(
+        text.lines().all(|line| line.len() <= 998) && !text.contains('\0'),
+        "a line of the mail is too long"
+    );
     let encoding = if text.is_ascii() {
         ContentTransferEncoding::SevenBit
     } else {
         ContentTransferEncoding::EightBit
     };
-    let body = Body::new_with_encoding(text.to_owned(), encoding)
-        .map_err(|_| anyhow::anyhow!("a line of the mail is too long"))?;
+    let lines: String = text.lines().map(|line| format!("{line}\r\n")).collect();
+    let body = Body::dangerous_pre_encoded(lines.into_bytes(), encoding);
     Ok(SinglePart::builder().header(content_type).body(body))
 }
 

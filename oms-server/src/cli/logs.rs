@@ -6,6 +6,7 @@ use crate::config::{ConfigError, variable};
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Settings")]
+#[group(skip)]
 pub(super) struct Options {
     /// How log lines are written; OMS_LOG says which, such as info,oms_core=debug
     #[arg(

@@ -21,6 +21,7 @@ use crate::{http, setup};
 const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub(super) struct Options {
     /// Leave background jobs to `oms-server worker`
     #[arg(long)]

@@ -1,0 +1,20 @@
+//! A real server, listening, on SQLite and on PostgreSQL, driven from outside.
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    unreachable_pub,
+    dead_code,
+    reason = "tests may panic, and not every story needs every helper"
+)]
+
+mod support;
+
+mod bad_input;
+mod command_line;
+mod conventions;
+mod docs;
+mod media;
+mod orders;
+mod users;
