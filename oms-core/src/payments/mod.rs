@@ -1,7 +1,7 @@
 //! Payments: start, complete, capture, refund, webhooks, reconcile.
 //!
-//! [`operation`] has the three steps of everything that is asked of a gateway, [`merge`] the one rule by which a
-//! payment follows what it says, and [`locked`] the one way in which a change is stored.
+//! `operation` has the three steps of everything that is asked of a gateway, `merge` the one rule by which a payment
+//! follows what it says, and `locked` the one way in which a change is stored.
 
 pub(crate) mod account;
 pub(crate) mod gateway;

@@ -206,3 +206,48 @@ impl Ended {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_meaning_for_every_operation() {
+        use GatewayError as E;
+        use Meaning::{No, NotNow, Refused, Unknown};
+        let text = || "why".to_owned();
+        let decline = Decline {
+            code: text(),
+            message: text(),
+        };
+        let (ask, plain) = (Refused { ask: true }, Refused { ask: false });
+        // error, and its meaning for: start, complete, capture, cancel, refund; and after a try that may have happened
+        let table = [
+            (E::Declined(decline), [No; 5], No),
+            (E::InvalidRequest(text()), [No, plain, plain, plain, No], Unknown),
+            (E::InvalidState(text()), [Unknown, ask, ask, ask, No], Unknown),
+            (E::NotFound(text()), [Unknown, ask, ask, ask, No], Unknown),
+            (E::Unsupported(text()), [No, plain, plain, plain, No], Unknown),
+            (E::NotAuthenticated(text()), [NotNow; 5], Unknown),
+            (E::RateLimited(None), [NotNow; 5], Unknown),
+            (E::Unavailable(text()), [NotNow; 5], Unknown),
+            (E::Misconfigured(text()), [NotNow; 5], Unknown),
+            (E::Indeterminate(text()), [Unknown; 5], Unknown),
+            (E::Internal(text()), [Unknown; 5], Unknown),
+        ];
+        for (error, expected, doubtful) in table {
+            for (operation, expected) in Operation::ALL.into_iter().zip(expected) {
+                assert_eq!(
+                    meaning(operation, false, &error),
+                    expected,
+                    "{operation:?}: {error}"
+                );
+                assert_eq!(
+                    meaning(operation, true, &error),
+                    doubtful,
+                    "{operation:?} again: {error}"
+                );
+            }
+        }
+    }
+}

@@ -241,3 +241,15 @@ pub(crate) async fn rescue_attempts(oms: &Oms) -> std::result::Result<(), JobErr
 pub(super) fn in_review(payment: &Payment) -> bool {
     matches!(payment.attention, Some(Attention::NeedsReview(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_ends_after_a_week() {
+        let seconds: Vec<_> = (0..).map_while(delay).map(|d| d.as_secs()).collect();
+        let day = 86_400;
+        assert_eq!(seconds, [30, 120, 600, 3_600, day, day, day, day, day, day, day]);
+    }
+}

@@ -111,7 +111,7 @@ impl Attempt {
 }
 
 impl Operation {
-    const ALL: [Self; 5] = [
+    pub(in crate::payments) const ALL: [Self; 5] = [
         Self::Start,
         Self::Complete,
         Self::Capture,
