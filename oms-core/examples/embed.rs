@@ -1,12 +1,12 @@
 //! A shop in one file: SQLite and a gateway of its own, no server.
+#![expect(clippy::print_stdout, reason = "an example shows its result")]
 
 use async_trait::async_trait;
 use oms_core::catalog::{NewBusiness, NewProduct};
 use oms_core::inventory::Adjust;
 use oms_core::orders::{OrderState, PlaceOrder};
 use oms_core::payments::*;
-use oms_core::users::Register;
-use oms_core::{Actor, Money, Oms};
+use oms_core::{Actor, Money, Oms, users::Register};
 
 /// Cash on the counter: taken when it is asked for.
 struct Cash(GatewayInfo);

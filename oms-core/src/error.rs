@@ -274,7 +274,7 @@ impl Check {
                 self.0.push(Violation {
                     pointer: pointer.into(),
                     detail,
-                })
+                });
             })
             .ok()
     }

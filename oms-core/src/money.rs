@@ -17,7 +17,7 @@ impl Currency {
     /// Digits after the decimal point: 2 for EUR, 0 for JPY, 3 for KWD.
     pub fn exponent(&self) -> u8 {
         iso_currency::Currency::from_code(self.code())
-            .and_then(|c| c.exponent())
+            .and_then(iso_currency::Currency::exponent)
             .and_then(|e| u8::try_from(e).ok())
             .unwrap_or(2)
     }

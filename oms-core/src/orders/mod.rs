@@ -327,11 +327,14 @@ fn money_of_open_units(order: &Order) -> Result<i64> {
     })
 }
 
+/// Units of each variant.
+type Units = Vec<(VariantId, i64)>;
+
 /// Moves units to `fulfilled`; returns what went out, by SKU and by variant.
 fn ship_lines(
     order: &mut Order,
     wanted: Option<Vec<FulfillmentLine>>,
-) -> Result<(Vec<FulfillmentLine>, Vec<(VariantId, i64)>)> {
+) -> Result<(Vec<FulfillmentLine>, Units)> {
     let wanted = wanted.unwrap_or_else(|| {
         let open = order.lines.iter().filter(|line| line.open() > 0);
         open.map(|line| FulfillmentLine {
