@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use oms_core::payments::{Account, Grant, Secret};
-use oms_core::{Actor, Oms};
+use oms_core::{Actor, Oms, OmsBuilder};
 
 use crate::config::{Config, ConfigError, resolve_secret};
 use crate::http::{State, Tokens};
@@ -15,6 +15,11 @@ use crate::secrets;
 
 /// Opens the library as the settings say, with its schema up to date. `public_url` has no slash at its end.
 pub async fn open(config: &Config, public_url: &str) -> Result<Oms> {
+    connect(builder(config, public_url)?).await
+}
+
+/// The library as the settings say, for those who add to it.
+pub fn builder(config: &Config, public_url: &str) -> Result<OmsBuilder> {
     fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
     let mailer = MailSender::new(
@@ -23,14 +28,18 @@ pub async fn open(config: &Config, public_url: &str) -> Result<Oms> {
         config.mail_from.clone(),
         public_url,
     )?;
-    let mut builder = Oms::builder(&config.database_url)
+    let builder = Oms::builder(&config.database_url)
         .public_url(public_url)
         .plugin_dir(&config.plugin_dir)
         .cache_dir(config.data_dir.join("cache"))
         .mailer(mailer);
-    for account in accounts(config, public_url)? {
-        builder = builder.account(account);
-    }
+    Ok(accounts(config, public_url)?
+        .into_iter()
+        .fold(builder, OmsBuilder::account))
+}
+
+/// Opens the database and brings its schema up to date.
+pub async fn connect(builder: OmsBuilder) -> Result<Oms> {
     let oms = builder.connect().await.context("cannot open the database")?;
     oms.migrate()
         .await

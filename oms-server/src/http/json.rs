@@ -14,7 +14,8 @@ use serde_json::{Map, Number, Value};
 
 use super::error::{ApiError, Fault};
 
-/// A request's body. 415 for other content types, 400 for what cannot be parsed, 422 for whole numbers out of range.
+/// A request's body. 415 for other content types, 400 for what cannot be parsed, 422 for whole
+/// numbers out of range and zero bytes.
 #[derive(Debug)]
 pub(super) struct JsonBody<T>(pub(super) T);
 
@@ -79,14 +80,14 @@ fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     let parsed = root
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value));
-    let Faults { duplicates, ranges } = faults.into_inner();
+    let Faults { duplicates, values } = faults.into_inner();
     match parsed {
         Ok(_) if !duplicates.is_empty() => {
             Err(ApiError::invalid_request("a name stands twice in an object").with_errors(duplicates))
         }
-        Ok(_) if !ranges.is_empty() => {
-            let detail = "a whole number is out of range";
-            Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", detail).with_errors(ranges))
+        Ok(_) if !values.is_empty() => {
+            let detail = "a number is out of range or a text holds a zero byte";
+            Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", detail).with_errors(values))
         }
         Ok(value) => Ok(value),
         Err(e) => Err(ApiError::invalid_request(format!("the body is not JSON: {e}"))),
@@ -115,7 +116,7 @@ impl fmt::Display for At<'_> {
 #[derive(Default)]
 struct Faults {
     duplicates: Vec<Fault>,
-    ranges: Vec<Fault>,
+    values: Vec<Fault>,
 }
 
 /// Reads one value and notes its faults.
@@ -129,8 +130,16 @@ impl Strict<'_> {
     fn out_of_range(&self) -> Value {
         let detail = format!("must be a whole number between {} and {}", i64::MIN, i64::MAX);
         let fault = Fault::new(self.at.to_string(), "invalid_value", detail);
-        self.faults.borrow_mut().ranges.push(fault);
+        self.faults.borrow_mut().values.push(fault);
         Value::Null
+    }
+
+    /// Not every database can keep them, and nobody means them.
+    fn refuse_zero_bytes(&self, text: &str) {
+        if text.contains('\0') {
+            let fault = Fault::new(self.at.to_string(), "invalid_value", "must not hold a zero byte");
+            self.faults.borrow_mut().values.push(fault);
+        }
     }
 }
 
@@ -175,11 +184,8 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        self.refuse_zero_bytes(value);
         Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
@@ -199,6 +205,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(name) = entries.next_key::<String>()? {
             let at = At::Name(self.at, &name);
             let value = entries.next_value_seed(Strict { at: &at, ..self })?;
+            Strict { at: &at, ..self }.refuse_zero_bytes(&name);
             if object.contains_key(&name) {
                 let fault = Fault::new(at.to_string(), "invalid_request", "stands twice");
                 self.faults.borrow_mut().duplicates.push(fault);

@@ -106,15 +106,17 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
     let shop = routes
         .data(state)
         .around(request::limit_body)
+        .around(request::refuse_zero_bytes)
         .around(request::limit_time)
-        .with(CatchPanic::new().with_handler(panicked))
-        .catch_all_error(error::from_framework);
+        .with(CatchPanic::new().with_handler(panicked));
     // The bank holds answers back on purpose and has errors of its own.
     let all = match bank {
         Some(bank) => Route::new().nest("/mock-gateway", bank).nest("/", shop),
         None => Route::new().nest("/", shop),
     };
-    all.around(request::context)
+    // Around the outer routes, too: they refuse paths that cannot be decoded.
+    all.catch_all_error(error::from_framework)
+        .around(request::context)
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {

@@ -56,6 +56,14 @@ pub(super) async fn context<E: Endpoint>(next: Arc<E>, request: Request) -> poem
     REQUEST_ID.scope(id, work.instrument(span)).await
 }
 
+/// Refuses zero bytes in paths and queries: not every database can look for them. Bodies are judged when they are read.
+pub(super) async fn refuse_zero_bytes<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
+    if request.uri().to_string().contains("%00") {
+        return Err(ApiError::invalid_request("a zero byte stands in the path or the query").into());
+    }
+    next.call(request).await.map(IntoResponse::into_response)
+}
+
 /// Refuses bodies that are too large: by their declared length at once, otherwise by counting. What is within the
 /// limit is read whole, so that no handler waits for a slow client.
 pub(super) async fn limit_body<E: Endpoint>(next: Arc<E>, mut request: Request) -> poem::Result<Response> {

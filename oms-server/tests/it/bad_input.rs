@@ -129,7 +129,7 @@ async fn orders_that_cannot_be() {
             (
                 json!({"lines": [line("M\u{0}G", 1)]}),
                 422,
-                "unknown_sku",
+                "invalid_value",
                 vec!["/lines/0/sku"],
             ),
         ];

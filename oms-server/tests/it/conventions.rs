@@ -52,14 +52,19 @@ async fn errors_of_the_framework_are_problems_too() {
             "prd_1",
             "ord_01h455vb4pex5vsknk084sn02q",
             "prd_01h455vb4pex5vsknk084sn02q",
-            "%00",
-            "%ff",
         ] {
             server
                 .get(&format!("/v1/products/{id}"), "")
                 .await
                 .problem(404, "not_found");
         }
+        for path in ["/v1/products/%00", "/v1/stock/%00", "/v1/products?text=a%00"] {
+            server.get(path, "").await.problem(400, "invalid_request");
+        }
+        server
+            .get("/v1/products/%ff", "")
+            .await
+            .problem(400, "invalid_request");
         for path in ["/livez", "/readyz"] {
             let answer = server.get(path, "").await;
             assert_eq!(answer.status, 200);

@@ -17,4 +17,5 @@ mod conventions;
 mod docs;
 mod media;
 mod orders;
+mod payments;
 mod users;

@@ -111,23 +111,3 @@ async fn orders_are_their_owners_alone() {
     })
     .await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn webhooks_are_refused_without_an_account_or_its_plugin() {
-    TestServer::each_db(async |server| {
-        server
-            .post("/v1/webhooks/nobody", "", json!({}))
-            .await
-            .problem(404, "not_found");
-        // Its plugin is not loaded in this test: the gateway shall send again.
-        server
-            .post("/v1/webhooks/mock", "", json!({}))
-            .await
-            .problem(503, "overloaded");
-        server
-            .get("/v1/webhooks/mock?challenge=1", "")
-            .await
-            .problem(503, "overloaded");
-    })
-    .await;
-}

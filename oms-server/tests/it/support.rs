@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use oms_core::testing::FakeGateway;
 use oms_core::users::Register;
 use oms_core::{Actor, Oms};
 use oms_server::config::{Config, Options};
@@ -17,6 +18,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 pub struct TestServer {
     pub url: String,
     pub oms: Oms,
+    /// In the place of the plugin `mock`.
+    pub bank: FakeGateway,
     pub client: Client,
     pub data_dir: PathBuf,
 }
@@ -229,7 +232,9 @@ async fn play(database_url: Option<String>, story: &impl AsyncFn(TestServer)) {
     let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
     let address = *acceptor.local_addr()[0].as_socket_addr().unwrap();
     let url = format!("http://{address}");
-    let oms = setup::open(&config, &url).await.unwrap();
+    let bank = FakeGateway::new("mock");
+    let builder = setup::builder(&config, &url).unwrap().gateway(bank.clone());
+    let oms = setup::connect(builder).await.unwrap();
     let app = http::app(setup::state(&config, oms.clone()).unwrap(), None);
     let server = tokio::spawn(Server::new_with_acceptor(acceptor).run(app));
     let client = Client::builder()
@@ -240,6 +245,7 @@ async fn play(database_url: Option<String>, story: &impl AsyncFn(TestServer)) {
     story(TestServer {
         url,
         oms: oms.clone(),
+        bank,
         client,
         data_dir: folder.path().into(),
     })

@@ -74,7 +74,7 @@ async fn wrong_accounts_and_credentials() {
             .problem(422, "invalid_value");
         assert_eq!(pointers(&problem), ["/username", "/email", "/password"]);
         server.register("ann").await.expect(201);
-        for (identifier, secret) in [("ann", "wrong"), ("nobody", "wrong"), ("ann\u{0}", "x"), ("", "")] {
+        for (identifier, secret) in [("ann", "wrong"), ("nobody", "wrong"), ("", "")] {
             let body = json!({"identifier": identifier, "password": secret});
             server
                 .post("/v1/sessions", "", body)
