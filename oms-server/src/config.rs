@@ -154,7 +154,7 @@ impl Config {
         Ok(Self {
             production,
             listen: parse_or(
-                given(&options.listen),
+                given(&options.listen).as_deref(),
                 "OMS_LISTEN",
                 "127.0.0.1:8000",
                 "an IP address with a port, such as 127.0.0.1:8000",
@@ -168,7 +168,7 @@ impl Config {
             secret_key: secret_key(lookup("SECRET_KEY"), production)?,
             smtp: smtp(&lookup)?,
             mail_from: parse_or(
-                lookup("MAIL_FROM"),
+                lookup("MAIL_FROM").as_deref(),
                 "MAIL_FROM",
                 "OMS <no-reply@localhost>",
                 "a sender, such as Shop <shop@example.com>",
@@ -217,12 +217,12 @@ pub fn resolve_secret(source: &str) -> Result<String, String> {
 }
 
 fn parse_or<T: FromStr>(
-    given: Option<String>,
+    given: Option<&str>,
     variable: &'static str,
     default: &str,
     expected: &str,
 ) -> Result<T, ConfigError> {
-    let text = given.as_deref().unwrap_or(default);
+    let text = given.unwrap_or(default);
     text.parse()
         .map_err(|_| wrong(variable, format!("{text:?} is not {expected}")))
 }
@@ -288,7 +288,7 @@ fn secret_key(given: Option<String>, production: bool) -> Result<Option<Secret>,
 
 fn smtp(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Option<Smtp>, ConfigError> {
     let port = parse_or(
-        lookup("MAIL_PORT"),
+        lookup("MAIL_PORT").as_deref(),
         "MAIL_PORT",
         "587",
         "a port between 1 and 65535",

@@ -82,7 +82,7 @@ impl MailSender {
             let subject = format!("Your order {} {happened}", order.number);
             let context =
                 context! { subject => subject.as_str(), more, lines, total => order.total.to_string() };
-            self.render(kind, "order", subject, context)
+            self.render(kind, "order", subject, &context)
         };
         match email {
             Email::VerifyAddress {
@@ -93,7 +93,7 @@ impl MailSender {
                 let subject = "Verify your e-mail address".to_owned();
                 let link = format!("{}/verify?token={token}", self.public_url);
                 let context = context! { subject => subject.as_str(), username, link, expires_at => expires_at.to_string() };
-                self.render("verify", "verify", subject, context)
+                self.render("verify", "verify", subject, &context)
             }
             Email::OrderPaid(mail) => order("order-paid", "is paid", mail, None),
             Email::OrderCanceled(mail) => order("order-canceled", "was canceled", mail, None),
@@ -121,11 +121,11 @@ impl MailSender {
         kind: &'static str,
         template: &str,
         subject: String,
-        context: minijinja::Value,
+        context: &minijinja::Value,
     ) -> Result<Words> {
         let render = |ending: &str| {
             let template = self.templates.get_template(&format!("{template}.{ending}"))?;
-            template.render(&context)
+            template.render(context)
         };
         Ok(Words {
             kind,

@@ -305,16 +305,16 @@ fn compare_object(
 mod tests {
     use super::*;
 
-    fn faults(error: ApiError) -> Vec<String> {
+    fn faults(error: &ApiError) -> Vec<String> {
         error.errors().iter().map(|fault| fault.pointer.clone()).collect()
     }
 
     #[test]
     fn duplicates_and_numbers_out_of_range_have_pointers() {
-        assert_eq!(faults(parse(br#"{"a":{"b":1,"b":1}}"#).unwrap_err()), ["/a/b"]);
+        assert_eq!(faults(&parse(br#"{"a":{"b":1,"b":1}}"#).unwrap_err()), ["/a/b"]);
         let huge = br#"{"lines":[{"q":1},{"q":9223372036854775808},{"q":-1e300},{"q":123456789012345678901234567890}]}"#;
         assert_eq!(
-            faults(parse(huge).unwrap_err()),
+            faults(&parse(huge).unwrap_err()),
             ["/lines/1/q", "/lines/2/q", "/lines/3/q"]
         );
         assert_eq!(
@@ -344,7 +344,7 @@ mod tests {
     fn every_fault_of_a_body_is_named() {
         let value = serde_json::json!({"lines": [{"sku": 1, "quantity": "2"}, {"sku": "x", "quantity": 1.5, "y": 0}, 7], "note": null, "z/": 1});
         let error = Cart::parse_from_json(Some(value.clone())).unwrap_err();
-        let mut pointers = faults(explain::<Cart>(&value, error.into_message()));
+        let mut pointers = faults(&explain::<Cart>(&value, error.into_message()));
         pointers.sort();
         assert_eq!(
             pointers,
@@ -358,7 +358,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            faults(explain::<Cart>(&serde_json::json!({}), String::new())),
+            faults(&explain::<Cart>(&serde_json::json!({}), String::new())),
             ["/lines"]
         );
     }

@@ -119,6 +119,10 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
         .around(request::context)
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that the middleware wants"
+)]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic
         .downcast_ref::<String>()

@@ -23,7 +23,7 @@ tokio::task_local! {
 /// The id of the request that this task serves.
 pub(super) fn id() -> String {
     REQUEST_ID
-        .try_with(|id| id.to_string())
+        .try_with(ToString::to_string)
         .unwrap_or_else(|_| "none".into())
 }
 

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::{TestServer, pointers, send};
 
-fn order(lines: Value) -> Value {
-    json!({"lines": lines})
+fn order(lines: impl Into<Value>) -> Value {
+    json!({"lines": lines.into()})
 }
 
 fn line(sku: &str, quantity: i64) -> Value {
