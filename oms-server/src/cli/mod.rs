@@ -1,6 +1,7 @@
 //! The command line. Results go to stdout, logs to stderr; 0 is good, 1 found or failed, 2 wrong usage.
 
 mod admin;
+mod bench;
 mod demo;
 mod health;
 mod logs;
@@ -65,6 +66,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure placing orders, webhooks and memory beside one transaction for each order
+    #[command(after_help = "Example:\n  cargo xtask bench -- --only postgres --seconds 10")]
+    Bench(bench::Options),
     /// Administrators
     #[command(subcommand)]
     Admin(admin::Command),
@@ -117,6 +121,7 @@ fn run(command: Command, config: &Config) -> Result<ExitCode> {
             Command::Health => Ok(health::ask(config).await),
             Command::Verify { json } => verify::run(config, json).await,
             Command::Plugin(command) => plugin::run(config, &command).await,
+            Command::Bench(options) => bench::run(config, &options).await,
             Command::Admin(command) => admin::run(config, command).await,
             Command::Openapi => print(&http::openapi()),
         }

@@ -1,0 +1,258 @@
+//! The real server in a process of its own, asked over connections that are kept alive.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::load::Caller;
+use super::shop::{PASSWORD, Shop, Wishes, address, username};
+
+/// `oms-server serve`, killed when it is dropped before it was stopped.
+pub(super) struct Server {
+    child: Child,
+    log: PathBuf,
+    pub(super) address: SocketAddr,
+}
+
+impl Server {
+    /// Starts it on a free port and waits until it listens. What it logs goes to a file in its data folder, at the
+    /// level of production.
+    pub(super) fn start(database_url: &str, data_dir: &Path, plugin_dir: &Path) -> Result<Self> {
+        fs::create_dir_all(data_dir)?;
+        let log = data_dir.join("server.log");
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--env", "development"])
+            .args(["--database-url", database_url, "--public-url", ""])
+            .arg("--data-dir")
+            .arg(data_dir)
+            .arg("--plugin-dir")
+            .arg(plugin_dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?);
+        let mut child = command.spawn().context("cannot start the server")?;
+        let stdout = child.stdout.take().context("the pipe to the server is missing")?;
+        let mut server = Self {
+            child,
+            log,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let Some(address) = line.trim().strip_prefix("oms listens at http://") else {
+            bail!("the server did not start: {}", server.last_words());
+        };
+        server.address = address.parse()?;
+        Ok(server)
+    }
+
+    /// Resident memory in bytes, as the kernel counts it.
+    pub(super) fn resident(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status =
+            fs::read_to_string(&path).with_context(|| format!("no {path}: memory is read on Linux alone"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.context("no VmRSS")?.parse::<u64>()? * 1024)
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub(super) fn stop(mut self) -> Result<()> {
+        let asked = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status()?;
+        ensure!(
+            asked.success(),
+            "the server was gone before it was asked to stop: {}",
+            self.last_words()
+        );
+        let status = self.child.wait()?;
+        ensure!(
+            status.success(),
+            "the server ended with {status}: {}",
+            self.last_words()
+        );
+        Ok(())
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail when it has ended already, which is what we want.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A customer at the API.
+pub(super) struct OverHttp {
+    connection: Connection,
+    token: String,
+    wishes: Wishes,
+}
+
+impl OverHttp {
+    /// Logs every customer in.
+    pub(super) async fn callers(
+        server: &Server,
+        tokens: &[String],
+        wishes: Vec<Wishes>,
+    ) -> Result<Vec<Self>> {
+        let mut callers = Vec::with_capacity(wishes.len());
+        for (token, wishes) in tokens.iter().cycle().zip(wishes) {
+            callers.push(Self {
+                connection: Connection::open(server.address).await?,
+                token: token.clone(),
+                wishes,
+            });
+        }
+        Ok(callers)
+    }
+
+    /// Access tokens of the shop's customers.
+    pub(super) async fn log_in(server: &Server, shop: &Shop) -> Result<Vec<String>> {
+        let mut connection = Connection::open(server.address).await?;
+        let mut tokens = Vec::new();
+        for index in 0..shop.customers.len() {
+            let body = json!({ "identifier": username(index), "password": PASSWORD }).to_string();
+            let answer = connection.post("/v1/sessions", "", body.as_bytes()).await?;
+            ensure!(
+                answer.0 == 200,
+                "log-in answered {}: {}",
+                answer.0,
+                String::from_utf8_lossy(&answer.1)
+            );
+            let session: Value = serde_json::from_slice(&answer.1)?;
+            let token = session["access_token"]
+                .as_str()
+                .context("log-in gave no access_token")?;
+            tokens.push(token.to_owned());
+        }
+        Ok(tokens)
+    }
+}
+
+impl Caller for OverHttp {
+    async fn call(&mut self) -> Result<()> {
+        let headers = format!(
+            "authorization: Bearer {}\r\nidempotency-key: {}\r\n",
+            self.token,
+            self.wishes.key()
+        );
+        let order = json!({
+            "lines": [{ "sku": self.wishes.sku(), "quantity": 1 }],
+            "shipping_address": address(),
+        });
+        let (status, body) = self
+            .connection
+            .post("/v1/orders", &headers, order.to_string().as_bytes())
+            .await?;
+        ensure!(
+            status == 201,
+            "an order was answered with {status}: {}",
+            String::from_utf8_lossy(&body)
+        );
+        Ok(())
+    }
+}
+
+/// One connection with one request at a time. A client library would take more of the machine that is measured.
+pub(super) struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) async fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address)
+            .await
+            .context("cannot reach the server")?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            received: Vec::with_capacity(4096),
+        })
+    }
+
+    /// Status and body. Each of `headers` ends with a line break.
+    pub(super) async fn post(&mut self, path: &str, headers: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
+        let mut request = format!(
+            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend_from_slice(body);
+        self.stream.write_all(&request).await?;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Result<(u16, Vec<u8>)> {
+        self.received.clear();
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.more().await?;
+        };
+        let head = std::str::from_utf8(&self.received[..end]).context("a header is no text")?;
+        let (status, length) = parse_head(head).with_context(|| format!("not understood: {head}"))?;
+        while self.received.len() < end + length {
+            self.more().await?;
+        }
+        Ok((status, self.received[end..end + length].to_vec()))
+    }
+
+    async fn more(&mut self) -> Result<()> {
+        let read = self.stream.read_buf(&mut self.received).await?;
+        ensure!(read > 0, "the server closed the connection");
+        Ok(())
+    }
+}
+
+/// Status and length of the body.
+fn parse_head(head: &str) -> Option<(u16, usize)> {
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.trim().parse().ok())?
+    });
+    // Without a body there is no length; a body without one is none of our API's.
+    match (status, length) {
+        (_, Some(length)) => Some((status, length)),
+        (204, None) => Some((status, 0)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_read() {
+        let head = "HTTP/1.1 201 Created\r\nContent-Type: a\r\nContent-Length: 17\r\n\r\n";
+        assert_eq!(parse_head(head), Some((201, 17)));
+        assert_eq!(parse_head("HTTP/1.1 204 No Content\r\n\r\n"), Some((204, 0)));
+        assert_eq!(
+            parse_head("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
+            None
+        );
+        assert_eq!(parse_head("SSH-2.0\r\n\r\n"), None);
+    }
+}
