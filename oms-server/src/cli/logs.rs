@@ -1,5 +1,7 @@
 //! Logs, on stderr.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, variable};
@@ -35,6 +37,7 @@ impl Options {
         })?;
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr);
         match self.log_format {
             Format::Text => subscriber.init(),
