@@ -1,0 +1,127 @@
+//! Requests, as a client sends them that must know how they ended.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+
+/// Longer than the server makes a retried payment wait.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// After so long without an answer the server is not coming back.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// One client with its connections.
+#[derive(Clone)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// The server says that the key was used before.
+    pub(crate) replayed: bool,
+    pub(crate) body: Value,
+    /// How often the request was sent.
+    pub(crate) sends: u32,
+    /// When the request that was answered was sent.
+    pub(crate) sent: Instant,
+}
+
+impl Api {
+    pub(crate) async fn log_in(base: &str, username: &str, password: &str) -> Self {
+        let http = reqwest::Client::builder().timeout(TIMEOUT).build().unwrap();
+        let mut api = Self {
+            http,
+            base: base.into(),
+            token: String::new(),
+        };
+        let body = serde_json::json!({"identifier": username, "password": password});
+        let session = api.post("/v1/sessions", None, &body).await.expect(200);
+        api.token = session["access_token"].as_str().unwrap().into();
+        api
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.insist(|| self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, key: Option<&str>, body: &Value) -> Answer {
+        let request = || {
+            let request = self.request(Method::POST, path).json(body);
+            match key {
+                Some(key) => request.header("idempotency-key", key),
+                None => request,
+            }
+        };
+        self.insist(request).await
+    }
+
+    /// Presses the approving button of the bank's page.
+    pub(crate) async fn approve(&self, page: &str) -> Answer {
+        let request = || {
+            self.http
+                .post(page)
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body("decision=approve")
+        };
+        self.insist(request).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match self.token.as_str() {
+            "" => request,
+            token => request.bearer_auth(token),
+        }
+    }
+
+    /// The same request again and again until there is an answer: none, or 503, says "later, with the same key".
+    async fn insist(&self, request: impl Fn() -> RequestBuilder) -> Answer {
+        let first = Instant::now();
+        let mut sends = 0;
+        loop {
+            let sent = Instant::now();
+            sends += 1;
+            if let Ok((status, replayed, body)) = send(request()).await
+                && status != 503
+            {
+                return Answer {
+                    status,
+                    replayed,
+                    body,
+                    sends,
+                    sent,
+                };
+            }
+            assert!(
+                first.elapsed() < PATIENCE,
+                "no answer in {} s",
+                PATIENCE.as_secs()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{:#}", self.body);
+        self.body
+    }
+}
+
+/// An answer that broke off is none.
+async fn send(request: RequestBuilder) -> reqwest::Result<(u16, bool, Value)> {
+    let response = request.send().await?;
+    let status = response.status().as_u16();
+    let replayed = response.headers().contains_key("idempotency-replayed");
+    let text = response.text().await?;
+    // The bank's page is no JSON.
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok((status, replayed, body))
+}
