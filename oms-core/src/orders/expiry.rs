@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 
 /// How long an order whose money may be on its way is left alone before it is looked at again.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(15 * 60);
-/// The most orders of one sweep; the next one follows soon.
+/// The most orders that are looked up at once.
 const MAX_ORDERS: i64 = 500;
 
 impl Orders<'_> {
@@ -22,17 +22,37 @@ impl Orders<'_> {
     /// Returns how many expired. The worker calls this by itself.
     pub async fn expire_due(&self) -> Result<usize> {
         let now = self.oms.now();
-        let mut tx = self.oms.db().read().await?;
-        let due = store::due(&mut tx, now, MAX_ORDERS).await?;
-        tx.rollback().await?;
         let mut expired = 0;
-        for id in due {
-            expired += usize::from(self.expire(id, now).await?);
+        loop {
+            let mut tx = self.oms.db().read().await?;
+            let due = store::due(&mut tx, now, MAX_ORDERS).await?;
+            tx.rollback().await?;
+            for &id in &due {
+                match self.expire(id, now).await {
+                    Ok(done) => expired += usize::from(done),
+                    // The sweep comes again.
+                    Err(error) if error.is_retryable() => return Err(error),
+                    // One order that cannot be expired must not hold those behind it for ever.
+                    Err(error) => {
+                        tracing::error!(order.id = %id, %error, "an order could not be expired; it is tried again later");
+                        self.postpone(id, now + LOOK_AGAIN).await?;
+                    }
+                }
+            }
+            if i64::try_from(due.len()).unwrap_or(0) < MAX_ORDERS {
+                break;
+            }
         }
         if expired > 0 {
             self.oms.ring();
         }
         Ok(expired)
+    }
+
+    async fn postpone(&self, id: OrderId, until: Timestamp) -> Result<()> {
+        let mut tx = self.oms.db().write().await?;
+        store::postpone(&mut tx, id, until).await?;
+        tx.commit().await
     }
 
     async fn expire(&self, id: OrderId, now: Timestamp) -> Result<bool> {

@@ -11,6 +11,7 @@ mod store;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde_json::json;
 
@@ -21,6 +22,7 @@ pub use model::{
 pub(crate) use verify::verify;
 
 use crate::actor::Actor;
+use crate::catalog::Sku;
 use crate::error::{Check, Error, Result};
 use crate::id::{FulfillmentId, OrderId, UserId, VariantId};
 use crate::idempotency::{Claim, Claimed, IdempotencyKey, Outcome};
@@ -308,6 +310,16 @@ fn checked(user: UserId, command: PlaceOrder) -> Result<Draft> {
         check.take("/note", text::check(note, 1_000));
     }
     check.done()?;
+    // What no SKU can look like needs no look-up, and a zero byte is none that PostgreSQL would take.
+    let shapeless = |(index, line): (usize, &NewLine)| {
+        Sku::from_str(&line.sku)
+            .is_err()
+            .then(|| (index, line.sku.clone()))
+    };
+    let unknown: Vec<_> = lines.iter().enumerate().filter_map(shapeless).collect();
+    if !unknown.is_empty() {
+        return Err(Error::UnknownSku(unknown));
+    }
     Ok(Draft {
         user,
         lines,

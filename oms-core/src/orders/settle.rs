@@ -12,8 +12,13 @@ use crate::db::Tx;
 use crate::error::Result;
 use crate::id::{OrderId, PaymentId};
 use crate::jobs::{self, EmailJob, Job, NewJob};
-use crate::payments::{OperationStatus, Payment, PaymentStatus, Refund};
+use crate::payments::{self, OperationStatus, Payment, PaymentStatus, Refund};
 use crate::time::Timestamp;
+
+/// How long payments that start and fail, one after the other, may hold an order from when it was placed.
+const MAX_HOLD: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a customer has for another try after a payment that would have held the order for ever came to nothing.
+const ANOTHER_TRY: Duration = Duration::from_secs(30 * 60);
 
 /// A payment that changed, with what it was before.
 pub(crate) struct Moved<'a> {
@@ -59,7 +64,7 @@ pub(crate) async fn payment_started(
     actor: &Actor,
     now: Timestamp,
 ) -> Result<()> {
-    order.expires_at = hold.map(|hold| now + hold);
+    order.expires_at = hold.map(|hold| (now + hold).min(order.created_at + hold.max(MAX_HOLD)));
     order.payment_state = PaymentState::Pending;
     store::change(
         tx,
@@ -84,7 +89,10 @@ pub(crate) async fn payment_moved(
     let gained = payment.captured - moved.captured_before;
     let facts = json!({ "payment": payment.id, "captured": payment.captured, "currency": payment.amount.currency().code() });
     order.payment_state = payment_state(&store::paid(tx, order.id).await?);
-    let judged = match judge(order.state, payment.status == PaymentStatus::Captured, gained) {
+    if order.state == OrderState::AwaitingPayment && !payment.is_open() && order.expires_at.is_none() {
+        order.expires_at = Some(now + ANOTHER_TRY);
+    }
+    let judged = match judge(order.state, whole(payment), gained) {
         Money::AcceptIfStock if !stock::reallocate(tx, order, actor, now).await? => {
             Money::SendBack("paid after it had expired, and the goods are gone")
         }
@@ -108,6 +116,8 @@ pub(crate) async fn payment_moved(
             order.state = order.state.after(Transition::Pay)?;
             order.expires_at = None;
             store::change(tx, order, actor, kind, &facts, now).await?;
+            // An earlier payment may have come through while another one was under way: that one is not wanted now.
+            payments::request_cancel(tx, order.id, now).await?;
             let mail = Job::SendEmail(EmailJob::OrderPaid { order: order.id });
             jobs::enqueue(tx, now, &[NewJob::at(now, mail)]).await?;
             Ok(Verdict::Nothing)
@@ -151,13 +161,35 @@ pub(crate) async fn refund_moved(
     Ok(())
 }
 
-/// `complete`: the payment has captured all that it will; `gained`: minor units since the last look.
-fn judge(state: OrderState, complete: bool, gained: i64) -> Money {
+/// How much of its money a payment has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// All that it will capture.
+    All,
+    /// More may come.
+    Part,
+    /// All that it will capture, but some of it went back: it pays no order any more.
+    Rest,
+}
+
+fn whole(payment: &Payment) -> Holds {
+    match payment.status {
+        PaymentStatus::Captured if payment.refundable() == payment.captured => Holds::All,
+        PaymentStatus::Captured => Holds::Rest,
+        _ => Holds::Part,
+    }
+}
+
+/// `gained`: minor units since the last look.
+fn judge(state: OrderState, holds: Holds, gained: i64) -> Money {
     match state {
         _ if gained <= 0 => Money::Wait,
-        OrderState::AwaitingPayment if complete => Money::Accept,
+        OrderState::AwaitingPayment | OrderState::Expired if holds == Holds::Rest => {
+            Money::SendBack("a part of it had been sent back")
+        }
+        OrderState::AwaitingPayment if holds == Holds::All => Money::Accept,
         OrderState::AwaitingPayment => Money::Wait,
-        OrderState::Expired if complete => Money::AcceptIfStock,
+        OrderState::Expired if holds == Holds::All => Money::AcceptIfStock,
         OrderState::Expired => Money::SendBack("paid in part after it had expired"),
         OrderState::Canceled => Money::SendBack("paid after it had been canceled"),
         OrderState::Paid | OrderState::PartiallyFulfilled | OrderState::Fulfilled => {
@@ -197,8 +229,16 @@ mod tests {
     fn money_by_state_and_completeness() {
         let sent_back = |m| matches!(m, Money::SendBack(_));
         for state in OrderState::ALL {
-            assert_eq!(judge(state, true, 0), Money::Wait, "{state:?}: no new money");
-            let (all, part) = (judge(state, true, 5), judge(state, false, 5));
+            assert_eq!(
+                judge(state, Holds::All, 0),
+                Money::Wait,
+                "{state:?}: no new money"
+            );
+            let (all, part) = (judge(state, Holds::All, 5), judge(state, Holds::Part, 5));
+            assert!(
+                sent_back(judge(state, Holds::Rest, 5)),
+                "{state:?}: less than the price"
+            );
             match state {
                 OrderState::AwaitingPayment => assert_eq!((all, part), (Money::Accept, Money::Wait)),
                 OrderState::Expired => assert!(all == Money::AcceptIfStock && sent_back(part)),

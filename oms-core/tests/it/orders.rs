@@ -120,6 +120,16 @@ async fn refusals_take_nothing_and_free_their_key() {
             let refused = orders.place(&buyer, order("k", lines)).await.unwrap_err();
             assert!(matches!(refused, Error::Invalid(_)), "{lines:?}: {refused}");
         }
+        for shapeless in ["", "a b", "mug\0", &"x".repeat(65)] {
+            let refused = orders
+                .place(&buyer, order("k", &[(shapeless, 1)]))
+                .await
+                .unwrap_err();
+            assert!(
+                matches!(refused, Error::UnknownSku(_)),
+                "{shapeless:?}: {refused}"
+            );
+        }
         let many: Vec<_> = (0..10_000).map(|_| ("mug", 1)).collect();
         assert!(matches!(
             orders.place(&buyer, order("k", &many)).await.unwrap_err(),
