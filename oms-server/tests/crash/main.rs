@@ -1,5 +1,13 @@
 //! Kills the real server while orders stream in, twenty times on each database, and then holds everything that its
 //! clients were told against what is there.
+//!
+//! `cargo test -p oms-server --test crash -- --nocapture` prints the figures.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests may panic and print"
+)]
 
 mod api;
 mod checks;
@@ -45,7 +53,7 @@ async fn on_postgres_no_kill_loses_or_doubles_anything() {
 }
 
 async fn play(folder: &Path, database: Database) {
-    // For the clients' own TLS library, which stays unused.
+    // The clients' library wants one, though nothing here speaks TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let seed = seed();
     let mut random = Random(seed);
