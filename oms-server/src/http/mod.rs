@@ -2,6 +2,7 @@
 
 mod admin;
 mod auth;
+mod businesses;
 mod catalog;
 mod docs;
 mod error;
@@ -60,6 +61,7 @@ enum Tag {
 
 type Apis = (
     users::UsersApi,
+    businesses::BusinessesApi,
     catalog::CatalogApi,
     media::MediaApi,
     inventory::InventoryApi,
@@ -71,6 +73,7 @@ type Apis = (
 fn service() -> OpenApiService<Apis, ()> {
     let apis = (
         users::UsersApi,
+        businesses::BusinessesApi,
         catalog::CatalogApi,
         media::MediaApi,
         inventory::InventoryApi,

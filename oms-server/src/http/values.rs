@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use oms_core::{Currency, Error, Money, PageRequest};
 use poem_openapi::Object;
+use poem_openapi::types::MaybeUndefined;
 
 use super::error::{ApiError, Result};
 
@@ -55,4 +56,13 @@ where
 
 pub(super) const fn page(cursor: Option<String>, limit: Option<u32>) -> PageRequest {
     PageRequest { cursor, limit }
+}
+
+/// Left out, cleared or set.
+pub(super) fn change(field: MaybeUndefined<String>) -> Option<Option<String>> {
+    match field {
+        MaybeUndefined::Undefined => None,
+        MaybeUndefined::Null => Some(None),
+        MaybeUndefined::Value(text) => Some(Some(text)),
+    }
 }
