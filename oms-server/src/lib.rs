@@ -10,3 +10,5 @@ pub mod setup;
 
 mod mock_gateway;
 mod secrets;
+
+pub use mock_gateway::Bank;

@@ -72,7 +72,7 @@ pub fn state(config: &Config, oms: Oms) -> Result<State> {
 }
 
 /// The fake bank, which keeps its books in the data folder. There is none in production.
-pub(crate) async fn bank(config: &Config, mounted_at: &str) -> Result<Option<Bank>> {
+pub async fn bank(config: &Config, mounted_at: &str) -> Result<Option<Bank>> {
     if config.production {
         return Ok(None);
     }

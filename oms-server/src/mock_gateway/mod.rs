@@ -70,7 +70,7 @@ pub(crate) struct BankConfig {
 
 /// A handle that is cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Bank(Arc<Inner>);
+pub struct Bank(Arc<Inner>);
 
 struct Inner {
     db: SqlitePool,
@@ -140,7 +140,7 @@ impl Bank {
     }
 
     /// The page and the API, relative to where the bank is mounted.
-    pub(crate) fn routes(&self) -> Route {
+    pub fn routes(&self) -> Route {
         let routes = Route::new()
             .at("/v1/payments", poem::get(api::find).post(api::start))
             .at("/v1/payments/:reference", poem::get(api::read))
@@ -152,7 +152,7 @@ impl Bank {
     }
 
     /// Sends webhooks until told to stop. Run one of these per database file.
-    pub(crate) async fn deliver(&self, stop: CancellationToken) {
+    pub async fn deliver(&self, stop: CancellationToken) {
         delivery::run(&self.0, stop).await;
     }
 }
