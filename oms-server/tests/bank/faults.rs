@@ -132,15 +132,13 @@ async fn tampered_stale_and_future_webhooks() {
 async fn wrong_amount() {
     on_both(Terms::default(), async |shop| {
         for decision in ["accept", "sync", "refund"] {
+            let known = shop.inbox().await.len();
             let (order, payment) = shop.checkout(WRONG_AMOUNT).await;
             payment.approve().await;
-            let known = shop.inbox().await.len();
             let in_review = payment.becomes("needs_review").await;
-            assert!(
-                in_review["review_reason"].as_str().unwrap().contains("99808"),
-                "{in_review}"
-            );
-            shop.inbox_of(known.next_multiple_of(2)).await;
+            let reason = in_review["review_reason"].as_str().unwrap();
+            assert!(reason.contains("99808"), "{reason}");
+            shop.inbox_of(known + 2).await;
             assert_eq!(order.status().await, "awaiting_payment");
             let listed = shop.operator_gets("/v1/admin/payments").await.expect(200);
             assert_eq!(listed["data"][0]["id"], payment.id, "{listed}");
@@ -276,6 +274,122 @@ async fn refund_fails() {
             "{timeline:?}"
         );
         charged_once(shop, &payment, REFUND_FAILS).await;
+    })
+    .await;
+}
+
+/// The bank told a wrong amount of money that is only held yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_amount_of_an_authorization() {
+    on_both(Terms::default(), async |shop| {
+        shop.sells("HELD", WRONG_AMOUNT, 2).await;
+        let (taken, refused) = (shop.order("HELD").await, shop.order("HELD").await);
+        let (to_take, to_refuse) = (taken.pay_manually().await, refused.pay_manually().await);
+        for payment in [&to_take, &to_refuse] {
+            payment.approve().await;
+            payment.becomes("needs_review").await;
+        }
+        let led_out = to_take.review("sync").await.expect(200);
+        assert_eq!(led_out["status"], "authorized", "{led_out}");
+        to_take.capture(json!({})).await;
+        taken.becomes("paid", "paid").await;
+        charged_once(shop, &to_take, WRONG_AMOUNT).await;
+
+        to_refuse.review("refund").await.expect(200);
+        to_refuse.becomes("canceled").await;
+        let at_bank = to_refuse.at_bank().await;
+        assert_eq!(
+            (&at_bank["captured"], &at_bank["canceled"]),
+            (&json!(0), &json!(WRONG_AMOUNT))
+        );
+        refused.becomes("awaiting_payment", "unpaid").await;
+    })
+    .await;
+}
+
+/// Once somebody has looked, the money of an order that is gone goes back by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_amount_for_an_order_that_is_canceled_under_review() {
+    on_both(Terms::default(), async |shop| {
+        let (order, payment) = shop.checkout(WRONG_AMOUNT).await;
+        payment.approve().await;
+        payment.becomes("needs_review").await;
+        shop.inbox_of(2).await;
+        shop.post(&order.path("/cancel"), json!({})).await.expect(200);
+        payment.review("accept").await.expect(200);
+        payment.moves(WRONG_AMOUNT, WRONG_AMOUNT).await;
+        order.becomes("canceled", "refunded").await;
+    })
+    .await;
+}
+
+/// The payment is still being started when its order is canceled.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_answers_while_the_order_is_canceled() {
+    on_both(Terms::default(), async |shop| {
+        shop.sells("SLOW", SLOW_ANSWERS, 1).await;
+        let order = shop.order("SLOW").await;
+        let cancel = async {
+            tokio::time::sleep(Duration::from_millis(1_000)).await;
+            shop.post(&order.path("/cancel"), json!({})).await.expect(200);
+        };
+        let (payment, ()) = tokio::join!(order.pay(), cancel);
+        shop.later(FIRST_LOOK).await;
+        payment.becomes("canceled").await;
+        assert_eq!(payment.at_bank().await["status"], "canceled");
+        order.becomes("canceled", "unpaid").await;
+        assert_eq!(shop.available("SLOW").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timeout_on_the_refund_of_a_canceled_order() {
+    on_both(IMPATIENT, async |shop| {
+        let (order, payment) = shop.checkout(TIMEOUT_ON_CHANGE).await;
+        payment.approve().await;
+        order.becomes("paid", "paid").await;
+        shop.operator_posts(&order.path("/cancel"), json!({}))
+            .await
+            .expect(200);
+        payment.becomes("unknown").await;
+        shop.later(FIRST_LOOK).await;
+        order.becomes("canceled", "refunded").await;
+        payment.moves(TIMEOUT_ON_CHANGE, TIMEOUT_ON_CHANGE).await;
+        assert_eq!(payment.at_bank().await["refunds"].as_array().unwrap().len(), 1);
+    })
+    .await;
+}
+
+/// Money that the shop owes and cannot send back is a matter for a person.
+#[tokio::test(flavor = "multi_thread")]
+async fn refund_of_a_canceled_order_fails() {
+    on_both(Terms::default(), async |shop| {
+        let (order, payment) = shop.checkout(REFUND_FAILS).await;
+        payment.approve().await;
+        order.becomes("paid", "paid").await;
+        shop.operator_posts(&order.path("/cancel"), json!({}))
+            .await
+            .expect(200);
+        payment.becomes("needs_review").await;
+        order.becomes("canceled", "paid").await;
+        // Another try fails as well, and the payment is listed again.
+        payment.review("refund").await.expect(200);
+        eventually("a second refund that fails", async || {
+            let now = payment.now().await;
+            let failed = now["refunds"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|r| r["status"] == "failed");
+            match failed.count() {
+                2 if now["status"] == "needs_review" => Ok(()),
+                _ => Err(now.to_string()),
+            }
+        })
+        .await;
+        // Paid back in some other way: the operator closes the case.
+        assert_eq!(payment.review("accept").await.expect(200)["status"], "captured");
     })
     .await;
 }
