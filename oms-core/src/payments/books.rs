@@ -7,6 +7,7 @@ use super::model::{Capture, OperationStatus, PaymentStatus, Refund};
 use super::store::attempts::{Operation, Progress};
 use crate::error::Result;
 use crate::id::{CaptureId, RefundId};
+use crate::orders::OrderState;
 
 impl Locked {
     /// Takes a sync's answer in.
@@ -182,6 +183,34 @@ impl Locked {
             self.need_review("more is refunded than captured");
         }
         self.payment.refunded = refunded.min(self.payment.captured);
+    }
+
+    /// Money that was to go back and stays: a person must look, unless the caller learns it who asked for the refund. Of
+    /// an order that is gone the money never stays.
+    pub(super) fn review_refused_refunds(&mut self) {
+        let gone = matches!(self.order.state, OrderState::Canceled | OrderState::Expired);
+        let mut reason = None;
+        for refund in &self.payment.refunds {
+            let mut before = self.payment_before.refunds.iter();
+            if !before.any(|b| b.id == refund.id && b.status != refund.status) {
+                continue;
+            }
+            let attempt = self.attempts.iter().rfind(|a| a.refund == Some(refund.id));
+            let told = attempt.is_some_and(|a| a.memo.claim.is_some());
+            let error = attempt.and_then(|a| a.error.as_ref());
+            match refund.status {
+                OperationStatus::Failed if gone || !told => {
+                    let why =
+                        error.map_or_else(|| "the gateway reports it as failed".into(), ToString::to_string);
+                    reason = Some(format!("a refund was refused: {why}"));
+                }
+                OperationStatus::Reversed => reason = Some("a refund came back".into()),
+                _ => {}
+            }
+        }
+        if let Some(reason) = reason {
+            self.need_review(reason);
+        }
     }
 
     /// Who knows where the payment stands knows what became of the operations that led there.

@@ -26,7 +26,7 @@ pub(super) struct Locked {
     pub(super) order_untold: bool,
     actor: Actor,
     jobs: Vec<NewJob>,
-    payment_before: Payment,
+    pub(super) payment_before: Payment,
     attempts_before: Vec<Attempt>,
 }
 
@@ -117,6 +117,7 @@ impl Locked {
         self.settle_captures()?;
         self.settle_attempts();
         self.count_refunds();
+        self.review_refused_refunds();
         self.keep_reference_unique(tx).await?;
         self.set_attention();
         let changed = self.payment != self.payment_before;

@@ -10,6 +10,7 @@ pub(in crate::payments) async fn verify(tx: &mut Tx) -> Result<Vec<String>> {
     broken.extend(refunds(tx).await?);
     broken.extend(open(tx).await?);
     broken.extend(orders(tx).await?);
+    broken.extend(gone(tx).await?);
     Ok(broken)
 }
 
@@ -100,5 +101,28 @@ async fn orders(tx: &mut Tx) -> Result<Vec<String>> {
             "order {id}: {state}, total {total}, captured {captured} over all its payments, {refunded} of it refunded or about to be"
         )
     };
+    Ok(rows.into_iter().map(broken).collect())
+}
+
+/// An order that was given up keeps no money, unless a person is looking at it.
+async fn gone(tx: &mut Tx) -> Result<Vec<String>> {
+    let rows: Vec<(OrderId, String, i64)> = run!(tx, |conn| {
+        sqlx::query_as(
+            "SELECT id, state, kept FROM (
+                 SELECT o.id, o.state,
+                     CAST(COALESCE((SELECT SUM(p.captured) FROM oms_payment p WHERE p.order_id = o.id), 0)
+                         - COALESCE((SELECT SUM(r.amount) FROM oms_refund r JOIN oms_payment p ON p.id = r.payment_id
+                             WHERE p.order_id = o.id AND r.status IN ('pending', 'unknown', 'succeeded')), 0)
+                         AS BIGINT) AS kept
+                 FROM oms_order o WHERE o.state IN ('canceled', 'expired')
+             ) sums
+             WHERE kept > 0 AND NOT EXISTS (
+                 SELECT 1 FROM oms_payment p WHERE p.order_id = sums.id AND p.attention = 'needs_review')",
+        )
+        .fetch_all(conn)
+        .await
+    })?;
+    let broken =
+        |(id, state, kept)| format!("order {id}: {state}, and {kept} of its money is not on its way back");
     Ok(rows.into_iter().map(broken).collect())
 }

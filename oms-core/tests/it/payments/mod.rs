@@ -16,6 +16,7 @@ use crate::orders::order as cart;
 use crate::support::{TestOms, each_db_with};
 
 mod faults;
+mod leftovers;
 mod webhooks;
 
 const PRICE: i64 = 5_000;

@@ -1,0 +1,105 @@
+//! Money and payments that nobody waits for any more: something or somebody has to look after them.
+
+use std::time::Duration;
+
+use oms_core::orders::OrderState;
+use oms_core::payments::{
+    Attention, Change, Decision, GatewayError, GatewayStatus, OperationStatus, Payment, PaymentStatus,
+    RefundStatus,
+};
+use oms_core::testing::{Ask, Fake};
+use oms_core::{Actor, Error};
+
+use super::{PRICE, Shop, accepted, each_shop, eur};
+use crate::support::raw;
+
+const DAY: u64 = 24 * 3600 + 1;
+
+fn reviewed(payment: &Payment, why: &str) -> bool {
+    matches!(&payment.attention, Some(Attention::NeedsReview(reason)) if reason.contains(why))
+}
+
+async fn sql(s: &Shop, statement: &'static str) {
+    raw!(s.t, |conn| sqlx::query(statement).execute(conn).await.map(drop)).unwrap();
+}
+
+/// Live jobs that ask about payments.
+async fn looks(s: &Shop) -> i64 {
+    let count = "SELECT COUNT(*) FROM oms_job WHERE kind = 'reconcile_payment'";
+    raw!(s.t, |conn| sqlx::query_scalar(count).fetch_one(conn).await).unwrap()
+}
+
+async fn hint(s: &Shop, payment: &Payment) {
+    let hint = s.bank.hint(&[payment.reference.as_deref().unwrap()]);
+    assert!(accepted(
+        &s.payments().receive_webhook("fake", hint).await.unwrap()
+    ));
+}
+
+async fn decide(s: &Shop, payment: &Payment, decision: Decision) -> Payment {
+    s.payments()
+        .review(&s.operator, payment.id, decision)
+        .await
+        .unwrap()
+}
+
+async fn dispute(s: &Shop, payment: &Payment) {
+    let known = s.bank.payment(payment.id).unwrap();
+    let opened = Change::Dispute {
+        reference: "dp_1".into(),
+        opened: true,
+        won: None,
+        reason: None,
+    };
+    let event = s.bank.event_of(&known, "dispute", opened);
+    assert!(accepted(&s.deliver(&[event]).await));
+}
+
+#[tokio::test]
+async fn a_refused_refund_of_a_canceled_order_is_for_a_person() {
+    each_shop(async |s| {
+        let payment = s.start("k").await;
+        s.bank.plan(Ask::Refund, Fake::Decline);
+        s.cancel_order().await;
+        s.pass(0).await;
+        assert!(reviewed(&s.payment(&payment).await, "a refund was refused"));
+        s.t.verify().await;
+        sql(
+            &s,
+            "UPDATE oms_payment SET attention = NULL, attention_reason = NULL",
+        )
+        .await;
+        let broken = s.oms().verify(&Actor::System).await.unwrap();
+        assert!(broken.len() == 1 && broken[0].contains("canceled"), "{broken:?}");
+        sql(
+            &s,
+            "UPDATE oms_payment SET attention = 'needs_review', attention_reason = 'by hand'",
+        )
+        .await;
+        decide(&s, &payment, Decision::Refund).await;
+        s.pass(0).await;
+        let back = s.payment(&payment).await;
+        assert_eq!((back.refunded, back.attention), (PRICE, None));
+        s.t.verify().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refund_that_fails_late_or_comes_back_is_for_a_person() {
+    each_shop(async |s| {
+        let payment = s.start("k").await;
+        s.bank.plan(Ask::Refund, Fake::Pend);
+        s.cancel_order().await;
+        s.pass(0).await;
+        let refund = s.payment(&payment).await.refunds[0].clone();
+        assert_eq!(refund.status, OperationStatus::Pending);
+        s.bank
+            .change(payment.id, |p| p.refunds[0].status = RefundStatus::Failed);
+        let event = s.bank.refund_event(payment.id, refund.id).unwrap();
+        assert!(accepted(&s.deliver(&[event]).await));
+        assert!(reviewed(&s.payment(&payment).await, "a refund was refused"));
+        s.t.verify().await;
+    })
+    .await;
+}
