@@ -204,14 +204,26 @@ fn difference(payment: &Payment, news: &News) -> Option<String> {
     }
     match totals.captured {
         Some(told) if told > amount => differs("captured", told),
-        Some(told @ 1..)
-            if told < amount
-                && news.status == Some(PaymentStatus::Captured)
-                && payment.capture == CaptureMode::Automatic =>
-        {
+        Some(told @ 1..) if told < expected(payment) && news.status == Some(PaymentStatus::Captured) => {
             differs("captured", told)
         }
         _ => None,
+    }
+}
+
+/// How much is captured at least when the gateway says that nothing more will be: all of it, or the parts that an
+/// operator chose. What is known to be captured has been judged before.
+fn expected(payment: &Payment) -> i64 {
+    if payment.status == PaymentStatus::Captured {
+        return 0;
+    }
+    let asked = payment
+        .captures
+        .iter()
+        .filter(|c| c.status != OperationStatus::Failed);
+    match (payment.capture, asked.map(|c| c.amount.minor()).sum()) {
+        (CaptureMode::Automatic, _) | (CaptureMode::Manual, 0) => payment.amount.minor(),
+        (CaptureMode::Manual, asked) => asked,
     }
 }
 

@@ -103,3 +103,37 @@ async fn a_refund_that_fails_late_or_comes_back_is_for_a_person() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_capture_that_nobody_asked_for_is_for_a_person() {
+    each_shop(async |s| {
+        let payment = s.authorized().await;
+        s.bank.change(payment.id, |p| p.take(2_000, true));
+        assert!(accepted(&s.deliver(&[s.event(&payment)]).await));
+        let review = s.payment(&payment).await;
+        assert!(reviewed(&review, "2000"), "{review:?}");
+        assert_eq!(s.order().await.state, OrderState::AwaitingPayment);
+        let taken = decide(&s, &payment, Decision::Accept).await;
+        assert_eq!((taken.captured, taken.attention), (2_000, None));
+        assert_eq!(s.order().await.state, OrderState::Paid);
+        // What was accepted stays accepted.
+        assert!(accepted(&s.deliver(&[s.event(&payment)]).await));
+        assert_eq!(s.payment(&payment).await.attention, None);
+        s.t.verify().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_last_capture_may_be_a_part() {
+    each_shop(async |s| {
+        let payment = s.authorized().await;
+        let part = s.capture(&payment, "c", 2_000, true).await.unwrap();
+        assert_eq!((part.status, part.attention), (PaymentStatus::Captured, None));
+        assert!(accepted(&s.deliver(&[s.event(&payment)]).await));
+        assert_eq!(s.payment(&payment).await.attention, None);
+        assert_eq!(s.order().await.state, OrderState::Paid);
+        s.t.verify().await;
+    })
+    .await;
+}
