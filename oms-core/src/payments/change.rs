@@ -12,6 +12,7 @@ use crate::id::{CaptureId, PaymentId};
 use crate::idempotency::{Claim, IdempotencyKey, Outcome};
 use crate::jobs::JobError;
 use crate::oms::Oms;
+use crate::orders::OrderState;
 
 /// The customer came back. Safe to repeat: what is decided stays as it is.
 pub(super) async fn complete(oms: Oms, actor: Actor, id: PaymentId, params: Metadata) -> Result<Payment> {
@@ -124,6 +125,17 @@ fn finish(ended: Outcome<Ended>) -> Result<Outcome<Payment>> {
 fn new_capture(locked: &Locked, info: &GatewayInfo, command: &CapturePayment) -> Result<Capture> {
     let payment = &locked.payment;
     refuse_busy(locked)?;
+    if locked.order.state != OrderState::AwaitingPayment {
+        return Err(Error::InvalidState {
+            what: "order",
+            state: locked.order.state.as_str().into(),
+            detail: "it does not wait for a payment",
+        });
+    }
+    // The order would count as paid by money that is gone.
+    if payment.refunds.iter().any(|r| r.status.holds_money()) {
+        return Err(not(payment, "a part of it was refunded"));
+    }
     if !matches!(
         payment.status,
         PaymentStatus::Authorized | PaymentStatus::PartiallyCaptured

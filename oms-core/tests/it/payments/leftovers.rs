@@ -137,3 +137,34 @@ async fn a_last_capture_may_be_a_part() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn nothing_is_captured_for_an_order_that_is_gone() {
+    each_shop(async |s| {
+        let payment = s.authorized().await;
+        s.cancel_order().await;
+        let refused = s.capture(&payment, "c", 2_000, false).await;
+        assert!(
+            matches!(refused, Err(Error::InvalidState { what: "order", .. })),
+            "{refused:?}"
+        );
+        assert_eq!(s.bank.charged(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_captured_after_a_refund() {
+    each_shop(async |s| {
+        let payment = s.authorized().await;
+        s.capture(&payment, "c1", 2_000, false).await.unwrap();
+        s.refund(&payment, "r", Some(500)).await.unwrap();
+        let refused = s.capture(&payment, "c2", 3_000, true).await;
+        assert!(
+            matches!(refused, Err(Error::InvalidState { what: "payment", .. })),
+            "{refused:?}"
+        );
+        assert_eq!(s.bank.charged(), 2_000);
+    })
+    .await;
+}
