@@ -45,14 +45,17 @@ pub(super) fn job(payment: PaymentId, at: Timestamp) -> NewJob {
     NewJob::at(at, Job::ReconcilePayment { payment }).unique(payment)
 }
 
-/// Asks the gateway as soon as possible. A look that is under way may have come too early for what is known now, so
-/// that another one follows it.
+/// The key of a look besides the schedule.
+fn asked_key(payment: PaymentId) -> String {
+    format!("{payment}/asked")
+}
+
+/// Asks the gateway as soon as possible, once and besides the schedule: whoever asks often does not use it up. A look
+/// that is under way may have come too early for what is known now, so that another one follows it.
 pub(super) async fn look_now(tx: &mut Tx, payment: PaymentId, now: Timestamp) -> Result<()> {
-    store::hasten_reconcile(tx, payment, now).await?;
-    let mut job = job(payment, now);
-    if store::is_reconciling(tx, payment).await? {
-        job.unique_key = None;
-    }
+    let key = asked_key(payment);
+    store::release_look(tx, &key).await?;
+    let job = NewJob::at(now, Job::ReconcilePayment { payment }).unique(key);
     enqueue(tx, now, &[job]).await
 }
 
@@ -196,22 +199,43 @@ fn never_happened(locked: &mut Locked) {
     }));
 }
 
-/// Counts the look. None when nothing is left to find out, or nobody but a person can.
+/// When this look is to be repeated. None when nothing is left to find out, when nobody but a person can, and for a look
+/// besides the schedule.
 async fn next_look(oms: &Oms, id: PaymentId) -> Result<Option<Timestamp>> {
+    let now = oms.now();
     let mut tx = oms.db().write().await?;
-    let mut locked = Locked::load(&mut tx, id, &Actor::System, oms.now()).await?;
+    let mut locked = Locked::load(&mut tx, id, &Actor::System, now).await?;
     if !locked.payment.is_unsettled() {
         tx.rollback().await?;
         return Ok(None);
     }
+    let asked = asked_key(id);
+    let next = match store::running_looks(&mut tx, &id.to_string(), &asked).await? {
+        (0, _) => {
+            let next = delay(locked.payment.sync_tries).map(|delay| job(id, now + delay));
+            enqueue(&mut tx, now, next.as_slice()).await?;
+            None
+        }
+        (_, 0) => count_look(&mut locked),
+        // Which of the two this one is cannot be told. The schedule's goes on, and the one that ends last counts for it.
+        _ => {
+            store::end_look(&mut tx, &asked).await?;
+            delay(locked.payment.sync_tries)
+        }
+    };
+    locked.save(&mut tx).await?;
+    tx.commit().await?;
+    oms.ring();
+    Ok(next.map(|delay| now + delay))
+}
+
+fn count_look(locked: &mut Locked) -> Option<Duration> {
     locked.payment.sync_tries += 1;
     let next = delay(locked.payment.sync_tries);
     if next.is_none() {
         locked.need_review("the gateway does not say what became of it");
     }
-    locked.save(&mut tx).await?;
-    tx.commit().await?;
-    Ok(next.map(|delay| oms.now() + delay))
+    next
 }
 
 /// Handler of `RescueAttempts`: what a crash left between its two transactions becomes unknown, and whatever is unknown

@@ -312,16 +312,49 @@ pub(super) async fn hasten_reconcile(tx: &mut Tx, payment: PaymentId, at: Timest
     Ok(())
 }
 
-/// Whether such a job is being run.
-pub(super) async fn is_reconciling(tx: &mut Tx, payment: PaymentId) -> Result<bool> {
-    let (running,): (i64,) = run!(tx, |conn| {
+/// How many looks at a payment are under way: by the schedule, and asked for besides.
+pub(super) async fn running_looks(tx: &mut Tx, scheduled: &str, asked: &str) -> Result<(i64, i64)> {
+    let looks = run!(tx, |conn| {
         sqlx::query_as(
-            "SELECT COUNT(*) FROM oms_job
-             WHERE kind = 'reconcile_payment' AND unique_key = $1 AND leased_until IS NOT NULL",
+            "SELECT CAST(COALESCE(SUM(CASE WHEN unique_key = $1 THEN 1 ELSE 0 END), 0) AS BIGINT),
+                 CAST(COALESCE(SUM(CASE WHEN unique_key = $2 THEN 1 ELSE 0 END), 0) AS BIGINT)
+             FROM oms_job
+             WHERE kind = 'reconcile_payment' AND unique_key IN ($1, $2) AND leased_until IS NOT NULL",
         )
-        .bind(payment.to_string())
+        .bind(scheduled)
+        .bind(asked)
         .fetch_one(conn)
         .await
     })?;
-    Ok(running > 0)
+    Ok(looks)
+}
+
+/// Sets the key of a look that is under way free for one that follows it.
+pub(super) async fn release_look(tx: &mut Tx, asked: &str) -> Result<()> {
+    run!(tx, |conn| {
+        sqlx::query(
+            "UPDATE oms_job SET unique_key = NULL
+             WHERE kind = 'reconcile_payment' AND unique_key = $1 AND leased_until IS NOT NULL",
+        )
+        .bind(asked)
+        .execute(conn)
+        .await
+        .map(drop)
+    })?;
+    Ok(())
+}
+
+/// Ends a look that is under way: its lease is lost, so that it does not come again.
+pub(super) async fn end_look(tx: &mut Tx, asked: &str) -> Result<()> {
+    run!(tx, |conn| {
+        sqlx::query(
+            "DELETE FROM oms_job
+             WHERE kind = 'reconcile_payment' AND unique_key = $1 AND leased_until IS NOT NULL",
+        )
+        .bind(asked)
+        .execute(conn)
+        .await
+        .map(drop)
+    })?;
+    Ok(())
 }

@@ -168,3 +168,39 @@ async fn nothing_is_captured_after_a_refund() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn hints_do_not_use_up_the_schedule() {
+    each_shop(async |s| {
+        s.bank.plan(Ask::Start, Fake::Pend);
+        let payment = s.start("k").await;
+        for _ in 0..15 {
+            hint(&s, &payment).await;
+            s.pass(0).await;
+        }
+        let healthy = s.payment(&payment).await;
+        assert_eq!((healthy.shown_status(), healthy.sync_tries), ("pending", 0));
+        assert_eq!((looks(&s).await, s.bank.calls(Ask::Sync)), (1, 15));
+        s.pass(31).await;
+        assert_eq!(s.payment(&payment).await.sync_tries, 1);
+        assert_eq!((looks(&s).await, s.bank.calls(Ask::Sync)), (1, 16));
+        // While the scheduled look is under way, one more follows it, however many ask for it, and only once.
+        let until = s.oms().now() + Duration::from_secs(1_000_000_000);
+        raw!(s.t, |conn| {
+            sqlx::query("UPDATE oms_job SET leased_until = $1 WHERE kind = 'reconcile_payment'")
+                .bind(until)
+                .execute(conn)
+                .await
+                .map(drop)
+        })
+        .unwrap();
+        for _ in 0..3 {
+            hint(&s, &payment).await;
+        }
+        assert_eq!(looks(&s).await, 2);
+        s.pass(0).await;
+        assert_eq!((looks(&s).await, s.bank.calls(Ask::Sync)), (1, 17));
+        s.t.verify().await;
+    })
+    .await;
+}
