@@ -10,9 +10,9 @@ use crate::actor::Actor;
 use crate::error::{Error, Result};
 use crate::id::{CaptureId, PaymentId};
 use crate::idempotency::{Claim, IdempotencyKey, Outcome};
-use crate::jobs::JobError;
+use crate::jobs::{JobError, enqueue};
 use crate::oms::Oms;
-use crate::orders::OrderState;
+use crate::orders::{OrderState, settle};
 
 /// The customer came back. Safe to repeat: what is decided stays as it is.
 pub(super) async fn complete(oms: Oms, actor: Actor, id: PaymentId, params: Metadata) -> Result<Payment> {
@@ -222,11 +222,12 @@ pub(crate) async fn run_cancel(oms: &Oms, id: PaymentId) -> std::result::Result<
     if in_flight(&attempts).is_some() || (again.is_none() && (unknown || payment.reference.is_none())) {
         return Err(JobError::Again(oms.now() + reconcile::FIRST_DELAY));
     }
-    let till = gateways::pinned(oms, &payment).await?;
-    if !till.gateway.info().features.cancel {
-        tracing::warn!(payment.id = %id, "the gateway cannot cancel: the payment stays open");
-        return Ok(());
-    }
+    let till = match gateways::pinned(oms, &payment).await {
+        Ok(till) if till.gateway.info().features.cancel => till,
+        Ok(_) => return keep_looking(oms, &payment, "the gateway cannot cancel").await,
+        Err(e @ Error::Gateway { .. }) => return keep_looking(oms, &payment, e).await,
+        Err(e) => return Err(e.into()),
+    };
     let system = Actor::System;
     let ended = match again {
         Some(attempt) => match operation::begin_again(oms, attempt.id, id).await? {
@@ -245,11 +246,31 @@ pub(crate) async fn run_cancel(oms: &Oms, id: PaymentId) -> std::result::Result<
                 .value
         }
     };
-    match (ended.payment.is_open(), ended.payment()) {
-        (false, _) => Ok(()),
-        (true, Err(e)) => Err(JobError::retry(e)),
-        (true, Ok(_)) => Err(JobError::retry("the payment is still open")),
+    if !ended.payment.is_open() {
+        return Ok(());
     }
+    match ended.payment() {
+        Err(e) => keep_looking(oms, &payment, e).await,
+        Ok(_) => keep_looking(oms, &payment, "the payment is still open").await,
+    }
+}
+
+/// The payment stays open. Where its order no longer wants it, the reconcile job looks at it on its schedule and has it
+/// canceled again, until it closes or a person must look.
+async fn keep_looking(oms: &Oms, payment: &Payment, why: impl ToString) -> std::result::Result<(), JobError> {
+    let (id, why) = (payment.id, why.to_string());
+    tracing::warn!(payment.id = %id, why, "a payment could not be canceled");
+    let now = oms.now();
+    let mut tx = oms.db().write().await?;
+    let order = settle::load_locked(&mut tx, payment.order).await?;
+    if order.state == OrderState::AwaitingPayment {
+        tx.rollback().await?;
+        return Err(JobError::Retry(why));
+    }
+    enqueue(&mut tx, now, &[reconcile::job(id, now + reconcile::FIRST_DELAY)]).await?;
+    tx.commit().await?;
+    oms.ring();
+    Ok(())
 }
 
 /// Whether another try must use the same key: it may have happened, or certainly did not for lack of a gateway.

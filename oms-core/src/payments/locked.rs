@@ -11,8 +11,8 @@ use crate::db::Tx;
 use crate::error::Result;
 use crate::id::{AttemptId, CaptureId, PaymentId, RefundId};
 use crate::jobs::{Job, NewJob, enqueue};
-use crate::orders::Order;
 use crate::orders::settle::{self, Moved, Verdict};
+use crate::orders::{Order, OrderState};
 use crate::time::Timestamp;
 
 pub(super) struct Locked {
@@ -131,6 +131,7 @@ impl Locked {
         if changed {
             self.tell_order(tx).await?;
         }
+        self.give_up_unwanted();
         self.look_later(tx, changed).await?;
         enqueue(tx, self.now, &self.jobs).await?;
         Ok(self.payment)
@@ -228,6 +229,23 @@ impl Locked {
         Ok(())
     }
 
+    /// Whether the gateway has still to say something. A payment that its order no longer wants has to close.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.payment.is_unsettled() || self.is_unwanted()
+    }
+
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.payment.is_open() && self.order.state != OrderState::AwaitingPayment
+    }
+
+    /// What was under review, or closed, when its order went was not given up then.
+    fn give_up_unwanted(&mut self) {
+        let waits = |p: &Payment| p.is_open() && !reconcile::in_review(p);
+        if self.is_unwanted() && waits(&self.payment) && !waits(&self.payment_before) {
+            self.jobs.push(cancel(self.payment.id, self.now));
+        }
+    }
+
     /// While something is not settled, a job asks the gateway on its schedule; at once when there is a reason.
     async fn look_later(&mut self, tx: &mut Tx, changed: bool) -> Result<()> {
         if self.ask {
@@ -235,7 +253,7 @@ impl Locked {
         }
         // Whoever is calling the gateway now will know soon; after a crash the rescue job takes over.
         let calling = self.attempts.iter().any(|a| a.status == Progress::InFlight);
-        if changed && !calling && self.payment.is_unsettled() {
+        if changed && !calling && self.is_unsettled() {
             let at = self.now + reconcile::FIRST_DELAY;
             let unknown = |p: &Payment| p.attention == Some(Attention::Unknown);
             if unknown(&self.payment) && !unknown(&self.payment_before) {
@@ -250,6 +268,11 @@ impl Locked {
 /// The job that carries a refund out.
 pub(super) fn run_refund(refund: RefundId, at: Timestamp) -> NewJob {
     NewJob::at(at, Job::RunRefund { refund }).unique(refund)
+}
+
+/// The job that gives a payment up.
+pub(super) fn cancel(payment: PaymentId, at: Timestamp) -> NewJob {
+    NewJob::at(at, Job::CancelPayment { payment }).unique(payment)
 }
 
 impl From<GatewayStatus> for Progress {

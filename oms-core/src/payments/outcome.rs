@@ -110,6 +110,8 @@ pub(super) fn refused(locked: &mut Locked, attempt: &Attempt, error: &GatewayErr
     match meaning {
         Meaning::Refused { ask: true } => locked.ask = true,
         // Its schedule begins, once: not anew with every try that tells nothing either.
+        // A cancellation that we repeat by ourselves is a part of the schedule.
+        Meaning::Unknown if attempt.operation == Operation::Cancel && attempt.memo.claim.is_none() => {}
         Meaning::Unknown if !attempt.memo.doubtful => locked.payment.sync_tries = 0,
         Meaning::No | Meaning::Refused { ask: false } | Meaning::NotNow | Meaning::Unknown => {}
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::gateway::{Call, Decline, GatewayError, Snapshot, SyncRequest};
 use super::gateways;
-use super::locked::Locked;
+use super::locked::{Locked, cancel};
 use super::merge::News;
 use super::model::{Attention, OperationStatus, Payment, PaymentStatus};
 use super::operation;
@@ -38,6 +38,15 @@ pub(super) fn delay(looks: i64) -> Option<Duration> {
         3 => Some(Duration::from_secs(3600)),
         _ => (looks < 4 + DAYS).then_some(day),
     }
+}
+
+/// When the schedule that began at `begin` comes next; none when it has ended.
+pub(super) fn next_after(begin: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let mut times = (0..).map_while(delay).scan(begin, |at, delay| {
+        *at = *at + delay;
+        Some(*at)
+    });
+    times.find(|at| *at > now)
 }
 
 /// One for each payment.
@@ -205,7 +214,7 @@ async fn next_look(oms: &Oms, id: PaymentId) -> Result<Option<Timestamp>> {
     let now = oms.now();
     let mut tx = oms.db().write().await?;
     let mut locked = Locked::load(&mut tx, id, &Actor::System, now).await?;
-    if !locked.payment.is_unsettled() {
+    if !locked.is_unsettled() {
         tx.rollback().await?;
         return Ok(None);
     }
@@ -216,7 +225,13 @@ async fn next_look(oms: &Oms, id: PaymentId) -> Result<Option<Timestamp>> {
             enqueue(&mut tx, now, next.as_slice()).await?;
             None
         }
-        (_, 0) => count_look(&mut locked),
+        (_, 0) => {
+            let next = count_look(&mut locked);
+            if next.is_some() && locked.is_unwanted() && !in_review(&locked.payment) {
+                locked.enqueue(cancel(id, now));
+            }
+            next
+        }
         // Which of the two this one is cannot be told. The schedule's goes on, and the one that ends last counts for it.
         _ => {
             store::end_look(&mut tx, &asked).await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::change::not;
+use super::gateway::GatewayError;
 use super::locked::{Locked, run_refund};
 use super::model::{OperationStatus, Payment, Refund, RefundPayment};
 use super::operation::{self, Ended};
@@ -110,13 +111,17 @@ pub(crate) async fn run_refund_job(oms: &Oms, id: RefundId) -> std::result::Resu
     }
     let tried = attempts.into_iter().rfind(|a| a.refund == Some(id));
     let ended = match tried {
-        None => Some(first_try(oms, &payment, id).await?),
+        None => first_try(oms, &payment, id).await.map(Some),
         Some(attempt) if matches!(attempt.status, Progress::Failed | Progress::Unknown) => {
-            another_try(oms, &payment, attempt.id).await?
+            another_try(oms, &payment, attempt.id).await
         }
         // Accepted: the outcome comes by webhook or sync.
         Some(attempt) if attempt.status != Progress::InFlight => return Ok(()),
-        Some(_) => None,
+        Some(_) => Ok(None),
+    };
+    let ended = match ended {
+        Err(Error::Gateway { source, .. }) => return without_adapter(oms, &payment, id, &source).await,
+        ended => ended?,
     };
     match ended {
         // Somebody else is sending it.
@@ -126,6 +131,35 @@ pub(crate) async fn run_refund_job(oms: &Oms, id: RefundId) -> std::result::Resu
             None => Ok(()),
         },
     }
+}
+
+/// The payment's own adapter or its account is missing. It may come back; on the same schedule as for a gateway that is
+/// away, then for a person.
+async fn without_adapter(
+    oms: &Oms,
+    payment: &Payment,
+    id: RefundId,
+    why: &GatewayError,
+) -> std::result::Result<(), JobError> {
+    let now = oms.now();
+    let asked_at = payment.refunds.iter().find(|r| r.id == id).map(|r| r.created_at);
+    if let Some(at) = reconcile::next_after(asked_at.unwrap_or(now), now) {
+        return Err(JobError::Again(at));
+    }
+    let mut tx = oms.db().write().await?;
+    let mut locked = Locked::load(&mut tx, payment.id, &Actor::System, now).await?;
+    // What may have been sent is the reconcile job's.
+    if let Some(refund) = locked.refund(id)
+        && refund.status == OperationStatus::Pending
+    {
+        refund.status = OperationStatus::Failed;
+        refund.updated_at = now;
+        locked.need_review(format!("a refund could not be sent: {why}"));
+    }
+    locked.save(&mut tx).await?;
+    tx.commit().await?;
+    oms.ring();
+    Ok(())
 }
 
 /// When a refund that could not be sent is to be sent again; none when it was, or when its schedule has ended.

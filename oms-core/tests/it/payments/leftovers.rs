@@ -204,3 +204,86 @@ async fn hints_do_not_use_up_the_schedule() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_payment_that_leaves_review_is_given_up_with_its_order() {
+    each_shop(async |s| {
+        let payment = s.redirected().await;
+        dispute(&s, &payment).await;
+        s.cancel_order().await;
+        s.pass(0).await;
+        assert_eq!(s.bank.calls(Ask::Cancel), 0);
+        decide(&s, &payment, Decision::Sync).await;
+        s.pass(0).await;
+        assert_eq!(s.payment(&payment).await.shown_status(), "canceled");
+        s.t.verify().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_away_is_asked_to_cancel_until_it_does() {
+    each_shop(async |s| {
+        let payment = s.redirected().await;
+        for _ in 0..3 {
+            let away = GatewayError::Unavailable("down".into());
+            s.bank.plan(Ask::Cancel, Fake::Fail(away));
+        }
+        s.cancel_order().await;
+        for seconds in [0, 31, 121, 601] {
+            assert_eq!(s.payment(&payment).await.shown_status(), "action_required");
+            s.pass(seconds).await;
+        }
+        assert_eq!(s.payment(&payment).await.shown_status(), "canceled");
+        s.t.verify().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_given_up_is_for_a_person() {
+    each_shop(async |s| {
+        let payment = s.redirected().await;
+        for _ in 0..40 {
+            let never = GatewayError::Unsupported("cancel".into());
+            s.bank.plan(Ask::Cancel, Fake::Fail(never));
+        }
+        s.cancel_order().await;
+        for _ in 0..13 {
+            s.pass(DAY).await;
+        }
+        assert!(reviewed(&s.payment(&payment).await, "does not say"));
+        s.t.verify().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_its_adapter_a_payment_ends_with_a_person() {
+    each_shop(async |s| {
+        let payment = s.redirected().await;
+        sql(&s, "UPDATE oms_payment SET plugin_digest = 'gone'").await;
+        s.cancel_order().await;
+        for _ in 0..13 {
+            s.pass(DAY).await;
+        }
+        assert!(reviewed(&s.payment(&payment).await, "does not say"));
+        s.t.verify().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_its_adapter_a_refund_ends_with_a_person() {
+    each_shop(async |s| {
+        let payment = s.start("k").await;
+        sql(&s, "UPDATE oms_payment SET plugin_digest = 'gone'").await;
+        s.cancel_order().await;
+        for _ in 0..13 {
+            s.pass(DAY).await;
+        }
+        assert!(reviewed(&s.payment(&payment).await, "refund could not be sent"));
+        s.t.verify().await;
+    })
+    .await;
+}
