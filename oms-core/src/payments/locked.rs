@@ -120,6 +120,7 @@ impl Locked {
         self.review_refused_refunds();
         self.keep_reference_unique(tx).await?;
         self.set_attention();
+        self.begin_schedule();
         let changed = self.payment != self.payment_before;
         if changed {
             self.update(tx).await?;
@@ -159,6 +160,28 @@ impl Locked {
         if !matches!(self.payment.attention, Some(Attention::NeedsReview(_))) {
             let unknown = self.attempts.iter().any(|a| a.status == Progress::Unknown);
             self.payment.attention = unknown.then_some(Attention::Unknown);
+        }
+    }
+
+    /// What was learned of earlier operations does not shorten the time in which the outcome of a new one is found out.
+    fn begin_schedule(&mut self) {
+        let before = &self.payment_before;
+        let waited = |now: OperationStatus, before: Option<OperationStatus>| {
+            !now.is_unsettled() || before.is_some_and(OperationStatus::is_unsettled)
+        };
+        let captures = self.payment.captures.iter().all(|c| {
+            let mut known = before.captures.iter();
+            waited(c.status, known.find(|b| b.id == c.id).map(|b| b.status))
+        });
+        let refunds = self.payment.refunds.iter().all(|r| {
+            let mut known = before.refunds.iter();
+            waited(r.status, known.find(|b| b.id == r.id).map(|b| b.status))
+        });
+        // A refund that a job carries out stood before.
+        let tried = |a: &Attempt| self.attempts_before.iter().any(|b| b.id == a.id);
+        let sent = self.attempts.iter().any(|a| a.refund.is_some() && !tried(a));
+        if !captures || !refunds || sent {
+            self.payment.sync_tries = 0;
         }
     }
 

@@ -287,3 +287,15 @@ async fn without_its_adapter_a_refund_ends_with_a_person() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_new_operation_begins_a_new_schedule() {
+    each_shop(async |s| {
+        let payment = s.start("k").await;
+        sql(&s, "UPDATE oms_payment SET sync_tries = 10").await;
+        s.bank.plan(Ask::Refund, Fake::Pend);
+        s.refund(&payment, "r", Some(500)).await.unwrap();
+        assert_eq!(s.payment(&payment).await.sync_tries, 0);
+    })
+    .await;
+}
