@@ -56,12 +56,13 @@ async fn refunds(tx: &mut Tx) -> Result<Vec<String>> {
     Ok(rows.into_iter().map(broken).collect())
 }
 
-/// The flag says what the status says, unless another payment of the order is open.
+/// The flag says what the status says, unless another payment of the order is open. One that came late beside another
+/// is under review and stays closed after that one has ended.
 async fn open(tx: &mut Tx) -> Result<Vec<String>> {
     let rows: Vec<(PaymentId, String)> = run!(tx, |conn| {
         sqlx::query_as(
             "SELECT p.id, p.status FROM oms_payment p
-             WHERE p.open <> (p.status IN ('created', 'pending', 'action_required', 'authorized',
+             WHERE COALESCE(p.attention, '') <> 'needs_review' AND p.open <> (p.status IN ('created', 'pending', 'action_required', 'authorized',
                      'partially_captured')
                  OR (p.status <> 'captured' AND COALESCE(p.attention, '') = 'unknown'))
                AND (p.open OR NOT EXISTS (

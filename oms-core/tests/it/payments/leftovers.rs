@@ -299,3 +299,23 @@ async fn a_new_operation_begins_a_new_schedule() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_late_payment_beside_an_open_one() {
+    each_shop(async |s| {
+        let first = s.authorized().await;
+        let key = |text: &str| text.parse().unwrap();
+        let gone = s.payments().cancel(&s.buyer, first.id, key("x")).await.unwrap();
+        assert_eq!(gone.value.status, PaymentStatus::Canceled);
+        let second = s.redirected().await;
+        s.bank.change(first.id, |p| {
+            p.status = GatewayStatus::PartiallyCaptured;
+            p.captured = 2_000;
+        });
+        assert!(accepted(&s.deliver(&[s.event(&first)]).await));
+        assert!(reviewed(&s.payment(&first).await, "another payment"));
+        s.payments().cancel(&s.buyer, second.id, key("y")).await.unwrap();
+        s.t.verify().await;
+    })
+    .await;
+}
