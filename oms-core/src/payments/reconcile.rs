@@ -28,6 +28,9 @@ const DAYS: i64 = 7;
 /// An attempt that is in flight for so long was left there by a crash: no call takes more than half of it.
 const RESCUE_AFTER: Duration = Duration::from_secs(120);
 
+/// How many payments are read at once.
+const PAGE: usize = 1_000;
+
 /// How long to wait after so many looks; none when the schedule ends.
 pub(super) fn delay(looks: i64) -> Option<Duration> {
     let day = Duration::from_secs(24 * 3600);
@@ -253,27 +256,42 @@ fn count_look(locked: &mut Locked) -> Option<Duration> {
     next
 }
 
-/// Handler of `RescueAttempts`: what a crash left between its two transactions becomes unknown, and whatever is unknown
-/// has a job that finds out.
+/// Handler of `RescueAttempts`: what a crash left between its two transactions becomes unknown, and whatever is not
+/// settled has a job that finds out.
 pub(crate) async fn rescue_attempts(oms: &Oms) -> std::result::Result<(), JobError> {
     let mut tx = oms.db().read().await?;
     let before = oms.now() - RESCUE_AFTER;
     let stale = store::attempts::stale(&mut tx, before, 100).await?;
-    let unknown = store::with_attention(&mut tx, "unknown", None, 1_000).await?;
     tx.rollback().await?;
     for attempt in stale {
         tracing::warn!(payment.id = %attempt.payment, attempt.id = %attempt.id, "an attempt was left in flight");
         operation::give_up(oms, &attempt, before).await?;
     }
-    let at = oms.now() + FIRST_DELAY;
-    let jobs: Vec<_> = unknown.iter().map(|payment| job(payment.id, at)).collect();
-    if !jobs.is_empty() {
+    let mut after = None;
+    loop {
+        let ids = watch_unsettled(oms, before, after).await?;
+        after = ids.last().copied();
+        if ids.len() < PAGE {
+            return Ok(());
+        }
+    }
+}
+
+/// Adds the jobs that are missing for payments after this id. A job that was added while an earlier one of the payment
+/// was about to be deleted is lost.
+async fn watch_unsettled(oms: &Oms, before: Timestamp, after: Option<PaymentId>) -> Result<Vec<PaymentId>> {
+    let now = oms.now();
+    let mut tx = oms.db().read().await?;
+    let ids = store::unsettled(&mut tx, before, after, i64::try_from(PAGE).unwrap_or(i64::MAX)).await?;
+    tx.rollback().await?;
+    if !ids.is_empty() {
+        let jobs: Vec<_> = ids.iter().map(|id| job(*id, now + FIRST_DELAY)).collect();
         let mut tx = oms.db().write().await?;
-        enqueue(&mut tx, oms.now(), &jobs).await?;
+        enqueue(&mut tx, now, &jobs).await?;
         tx.commit().await?;
         oms.ring();
     }
-    Ok(())
+    Ok(ids)
 }
 
 /// Whether a payment is under review.

@@ -5,6 +5,8 @@ pub(super) mod inbox;
 mod parts;
 mod verify;
 
+use std::time::Duration;
+
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -224,6 +226,50 @@ pub(super) async fn with_attention(
         .await
     })?;
     whole(tx, rows).await
+}
+
+/// Payments after `after` by id, untouched since `before`, of which the gateway has still to say something and which
+/// nobody reviews. Captures and refunds are sought among those of the last weeks: no schedule is longer.
+pub(super) async fn unsettled(
+    tx: &mut Tx,
+    before: Timestamp,
+    after: Option<PaymentId>,
+    limit: i64,
+) -> Result<Vec<PaymentId>> {
+    let weeks = before - Duration::from_secs(30 * 24 * 3600);
+    let ids: Vec<(PaymentId,)> = run!(tx, |conn| {
+        sqlx::query_as(
+            "SELECT id FROM (
+                 SELECT id, attention, updated_at FROM oms_payment WHERE attention = 'unknown'
+                 UNION SELECT id, attention, updated_at FROM oms_payment
+                     WHERE open AND status IN ('created', 'pending')
+                 UNION SELECT p.id, p.attention, p.updated_at
+                     FROM oms_payment p JOIN oms_order o ON o.id = p.order_id
+                     WHERE p.open AND o.state <> 'awaiting_payment'
+                 UNION SELECT p.id, p.attention, p.updated_at
+                     FROM oms_refund r JOIN oms_payment p ON p.id = r.payment_id
+                     WHERE r.id > $1 AND r.status IN ('pending', 'unknown')
+                 UNION SELECT p.id, p.attention, p.updated_at
+                     FROM oms_capture c JOIN oms_payment p ON p.id = c.payment_id
+                     WHERE c.id > $1 AND c.status IN ('pending', 'unknown')
+             ) waiting
+             WHERE COALESCE(attention, '') <> 'needs_review' AND updated_at < $2 AND id > $3
+             ORDER BY id LIMIT $4",
+        )
+        .bind(first_id(weeks))
+        .bind(before)
+        .bind(after.map_or(Uuid::nil(), PaymentId::uuid))
+        .bind(limit)
+        .fetch_all(conn)
+        .await
+    })?;
+    Ok(ids.into_iter().map(|(id,)| id).collect())
+}
+
+/// Below all ids that were made at this time or later: they begin with it.
+fn first_id(at: Timestamp) -> Uuid {
+    let millis = u64::try_from(at.as_millis()).unwrap_or(0);
+    Uuid::from_u128(u128::from(millis) << 80)
 }
 
 /// A payment that has just begun.

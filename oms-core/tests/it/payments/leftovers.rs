@@ -319,3 +319,20 @@ async fn a_late_payment_beside_an_open_one() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn whatever_is_not_settled_is_asked_about() {
+    each_shop(async |s| {
+        let payment = s.start("k").await;
+        s.bank.plan(Ask::Refund, Fake::Pend);
+        s.refund(&payment, "r", Some(500)).await.unwrap();
+        sql(&s, "DELETE FROM oms_job WHERE kind = 'reconcile_payment'").await;
+        s.bank
+            .change(payment.id, |p| p.refunds[0].status = RefundStatus::Succeeded);
+        s.pass(180).await;
+        s.pass(31).await;
+        assert_eq!(s.payment(&payment).await.refunded, 500);
+        assert_eq!(s.payment(&payment).await.refunds[0].amount, eur(500));
+    })
+    .await;
+}
