@@ -31,6 +31,9 @@ const RESCUE_AFTER: Duration = Duration::from_secs(120);
 /// How many payments are read at once.
 const PAGE: usize = 1_000;
 
+/// A gateway may have forgotten a key that is older: most keep them for a day, some for an hour.
+const KEY_LIFE: Duration = Duration::from_secs(3600);
+
 /// How long to wait after so many looks; none when the schedule ends.
 pub(super) fn delay(looks: i64) -> Option<Duration> {
     let day = Duration::from_secs(24 * 3600);
@@ -83,11 +86,16 @@ pub(crate) async fn reconcile(oms: &Oms, id: PaymentId) -> std::result::Result<(
 }
 
 async fn find_out(oms: &Oms, id: PaymentId) -> Result<()> {
-    let mut tx = oms.db().read().await?;
-    let payment = store::get(&mut tx, id).await?;
-    let attempts = store::attempts::of_payment(&mut tx, id).await?;
-    tx.rollback().await?;
+    let old = oms.now() - KEY_LIFE;
+    let (_, attempts) = read(oms, id).await?;
     let unknown = |a: &&Attempt| a.status == Progress::Unknown;
+    let asks_first = |a: &Attempt| a.created_at < old && a.operation == Operation::Refund;
+    // What the gateway shows is not sent again: under a key that it has forgotten it would be done twice.
+    let asked = attempts.iter().filter(unknown).any(asks_first);
+    if asked {
+        look(oms, &Actor::System, id).await?;
+    }
+    let (payment, attempts) = read(oms, id).await?;
     for attempt in attempts
         .iter()
         .filter(unknown)
@@ -97,11 +105,24 @@ async fn find_out(oms: &Oms, id: PaymentId) -> Result<()> {
     }
     let start = attempts.iter().find(|a| a.operation == Operation::Start);
     match start {
-        Some(start) if payment.reference.is_none() && start.status == Progress::Unknown => {
+        Some(start)
+            if payment.reference.is_none()
+                && start.status == Progress::Unknown
+                && start.created_at >= old =>
+        {
             start_again_or_look(oms, &payment, start.id).await
         }
+        _ if asked => Ok(()),
         _ => look(oms, &Actor::System, id).await.map(drop),
     }
+}
+
+async fn read(oms: &Oms, id: PaymentId) -> Result<(Payment, Vec<Attempt>)> {
+    let mut tx = oms.db().read().await?;
+    let payment = store::get(&mut tx, id).await?;
+    let attempts = store::attempts::of_payment(&mut tx, id).await?;
+    tx.rollback().await?;
+    Ok((payment, attempts))
 }
 
 /// Without a reference the same request under the same key tells most, as long as its success is still wanted.

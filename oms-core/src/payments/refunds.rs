@@ -112,10 +112,8 @@ pub(crate) async fn run_refund_job(oms: &Oms, id: RefundId) -> std::result::Resu
     let tried = attempts.into_iter().rfind(|a| a.refund == Some(id));
     let ended = match tried {
         None => first_try(oms, &payment, id).await.map(Some),
-        Some(attempt) if matches!(attempt.status, Progress::Failed | Progress::Unknown) => {
-            another_try(oms, &payment, attempt.id).await
-        }
-        // Accepted: the outcome comes by webhook or sync.
+        Some(attempt) if attempt.status == Progress::Failed => another_try(oms, &payment, attempt.id).await,
+        // Accepted: the outcome comes by webhook or sync. Unknown: the reconcile job finds out.
         Some(attempt) if attempt.status != Progress::InFlight => return Ok(()),
         Some(_) => Ok(None),
     };

@@ -336,3 +336,28 @@ async fn whatever_is_not_settled_is_asked_about() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_old_key_is_not_sent_again_blindly() {
+    each_shop(async |s| {
+        let payment = s.start("k").await;
+        s.bank.plan(Ask::Refund, Fake::LoseAnswer);
+        s.refund(&payment, "r1", Some(1_000)).await.unwrap();
+        s.pass(7_200).await;
+        let known = s.payment(&payment).await;
+        assert_eq!((known.refunded, known.attention), (1_000, None));
+        assert_eq!(
+            s.bank.calls(Ask::Refund),
+            1,
+            "a gateway may have forgotten the key"
+        );
+        // What it does not show is sent.
+        s.bank.plan(Ask::Refund, Fake::LoseRequest);
+        s.refund(&payment, "r2", Some(500)).await.unwrap();
+        s.pass(7_200).await;
+        assert_eq!(s.payment(&payment).await.refunded, 1_500);
+        assert_eq!(s.bank.calls(Ask::Refund), 3);
+        s.t.verify().await;
+    })
+    .await;
+}
