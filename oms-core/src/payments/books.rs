@@ -213,6 +213,15 @@ impl Locked {
         }
     }
 
+    /// By the usual rules an order that is gone keeps no money. What came just now is sent back by itself.
+    pub(super) fn review_kept_money(&mut self) {
+        let gone = matches!(self.order.state, OrderState::Canceled | OrderState::Expired);
+        let gained = self.payment.captured - self.payment_before.captured;
+        if gone && self.payment.refundable() > gained {
+            self.need_review("its order is gone, and not all of the money is on its way back");
+        }
+    }
+
     /// Who knows where the payment stands knows what became of the operations that led there.
     pub(super) fn resolve_attempts(&mut self, source: Source) {
         let status = self.payment.status;

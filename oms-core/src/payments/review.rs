@@ -39,6 +39,11 @@ pub(super) async fn review(oms: Oms, actor: Actor, id: PaymentId, decision: Deci
     if let Some(answer) = answer {
         reconcile::hear(&mut locked, answer.as_ref(), decision != Decision::Sync)?;
     }
+    // What is done now is found out in the usual time, not in what a week of silence has left of it.
+    locked.payment.sync_tries = 0;
+    if decision == Decision::Sync {
+        locked.review_kept_money();
+    }
     if decision == Decision::Refund {
         send_all_back(&mut locked)?;
     }

@@ -75,7 +75,8 @@ async fn open(tx: &mut Tx) -> Result<Vec<String>> {
     Ok(rows.into_iter().map(broken).collect())
 }
 
-/// A paid order has its money, or what an operator chose to capture of it, and no order keeps the money of two payments.
+/// A paid order has its money, or what an operator chose to capture of it, and no order keeps the money of two payments,
+/// unless a person is looking at it.
 async fn orders(tx: &mut Tx) -> Result<Vec<String>> {
     let rows: Vec<(OrderId, String, i64, i64, i64)> = run!(tx, |conn| {
         sqlx::query_as(
@@ -92,7 +93,8 @@ async fn orders(tx: &mut Tx) -> Result<Vec<String>> {
              WHERE (state IN ('paid', 'partially_fulfilled', 'fulfilled') AND captured < total AND NOT EXISTS (
                      SELECT 1 FROM oms_payment p
                      WHERE p.order_id = sums.id AND p.status = 'captured' AND p.captured > 0))
-                OR (payments > 1 AND captured - refunded > total)",
+                OR (payments > 1 AND captured - refunded > total AND NOT EXISTS (
+                     SELECT 1 FROM oms_payment p WHERE p.order_id = sums.id AND p.attention = 'needs_review'))",
         )
         .fetch_all(conn)
         .await

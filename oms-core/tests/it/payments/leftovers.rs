@@ -76,6 +76,8 @@ async fn a_refused_refund_of_a_canceled_order_is_for_a_person() {
             "UPDATE oms_payment SET attention = 'needs_review', attention_reason = 'by hand'",
         )
         .await;
+        let kept = decide(&s, &payment, Decision::Sync).await;
+        assert!(reviewed(&kept, "gone"), "nothing has changed");
         decide(&s, &payment, Decision::Refund).await;
         s.pass(0).await;
         let back = s.payment(&payment).await;
@@ -357,6 +359,24 @@ async fn an_old_key_is_not_sent_again_blindly() {
         s.pass(7_200).await;
         assert_eq!(s.payment(&payment).await.refunded, 1_500);
         assert_eq!(s.bank.calls(Ask::Refund), 3);
+        s.t.verify().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_payment_that_cannot_be_sent_back_is_for_a_person() {
+    each_shop(async |s| {
+        let first = s.authorized().await;
+        let key = "x".parse().unwrap();
+        s.payments().cancel(&s.buyer, first.id, key).await.unwrap();
+        assert_eq!(s.start("second").await.status, PaymentStatus::Captured);
+        s.bank.change(first.id, |p| p.take(PRICE, true));
+        s.bank.plan(Ask::Refund, Fake::Decline);
+        assert!(accepted(&s.deliver(&[s.event(&first)]).await));
+        s.pass(0).await;
+        assert!(reviewed(&s.payment(&first).await, "a refund was refused"));
+        assert_eq!(s.order().await.state, OrderState::Paid);
         s.t.verify().await;
     })
     .await;
