@@ -69,7 +69,8 @@ fn asked_key(payment: PaymentId) -> String {
 /// that is under way may have come too early for what is known now, so that another one follows it.
 pub(super) async fn look_now(tx: &mut Tx, payment: PaymentId, now: Timestamp) -> Result<()> {
     let key = asked_key(payment);
-    store::release_look(tx, &key).await?;
+    let other = format!("{key}/{}", AttemptId::new(now));
+    store::release_look(tx, &key, &other).await?;
     let job = NewJob::at(now, Job::ReconcilePayment { payment }).unique(key);
     enqueue(tx, now, &[job]).await
 }
@@ -256,9 +257,9 @@ async fn next_look(oms: &Oms, id: PaymentId) -> Result<Option<Timestamp>> {
             }
             next
         }
-        // Which of the two this one is cannot be told. The schedule's goes on, and the one that ends last counts for it.
+        // Which of them this one is cannot be told. The schedule's goes on, and the one that ends last counts for it.
         _ => {
-            store::end_look(&mut tx, &asked).await?;
+            store::end_looks(&mut tx, &asked).await?;
             delay(locked.payment.sync_tries)
         }
     };

@@ -358,31 +358,32 @@ pub(super) async fn hasten_reconcile(tx: &mut Tx, payment: PaymentId, at: Timest
     Ok(())
 }
 
-/// How many looks at a payment are under way: by the schedule, and asked for besides.
+/// How many looks at a payment are under way: by the schedule, and asked for besides. The keys of the latter begin with
+/// `asked`.
 pub(super) async fn running_looks(tx: &mut Tx, scheduled: &str, asked: &str) -> Result<(i64, i64)> {
     let looks = run!(tx, |conn| {
         sqlx::query_as(
             "SELECT CAST(COALESCE(SUM(CASE WHEN unique_key = $1 THEN 1 ELSE 0 END), 0) AS BIGINT),
-                 CAST(COALESCE(SUM(CASE WHEN unique_key = $2 THEN 1 ELSE 0 END), 0) AS BIGINT)
-             FROM oms_job
-             WHERE kind = 'reconcile_payment' AND unique_key IN ($1, $2) AND leased_until IS NOT NULL",
+                 CAST(COALESCE(SUM(CASE WHEN unique_key LIKE $2 THEN 1 ELSE 0 END), 0) AS BIGINT)
+             FROM oms_job WHERE kind = 'reconcile_payment' AND leased_until IS NOT NULL",
         )
         .bind(scheduled)
-        .bind(asked)
+        .bind(format!("{asked}%"))
         .fetch_one(conn)
         .await
     })?;
     Ok(looks)
 }
 
-/// Sets the key of a look that is under way free for one that follows it.
-pub(super) async fn release_look(tx: &mut Tx, asked: &str) -> Result<()> {
+/// Gives a look that is under way another key, so that one may follow it.
+pub(super) async fn release_look(tx: &mut Tx, asked: &str, other: &str) -> Result<()> {
     run!(tx, |conn| {
         sqlx::query(
-            "UPDATE oms_job SET unique_key = NULL
+            "UPDATE oms_job SET unique_key = $2
              WHERE kind = 'reconcile_payment' AND unique_key = $1 AND leased_until IS NOT NULL",
         )
         .bind(asked)
+        .bind(other)
         .execute(conn)
         .await
         .map(drop)
@@ -390,14 +391,14 @@ pub(super) async fn release_look(tx: &mut Tx, asked: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends a look that is under way: its lease is lost, so that it does not come again.
-pub(super) async fn end_look(tx: &mut Tx, asked: &str) -> Result<()> {
+/// Ends looks that are under way: their lease is lost, so that they do not come again.
+pub(super) async fn end_looks(tx: &mut Tx, asked: &str) -> Result<()> {
     run!(tx, |conn| {
         sqlx::query(
             "DELETE FROM oms_job
-             WHERE kind = 'reconcile_payment' AND unique_key = $1 AND leased_until IS NOT NULL",
+             WHERE kind = 'reconcile_payment' AND unique_key LIKE $1 AND leased_until IS NOT NULL",
         )
-        .bind(asked)
+        .bind(format!("{asked}%"))
         .execute(conn)
         .await
         .map(drop)

@@ -202,6 +202,20 @@ async fn hints_do_not_use_up_the_schedule() {
         assert_eq!(looks(&s).await, 2);
         s.pass(0).await;
         assert_eq!((looks(&s).await, s.bank.calls(Ask::Sync)), (1, 17));
+        // Nor does one that came while both were under way stay behind.
+        hint(&s, &payment).await;
+        raw!(s.t, |conn| {
+            sqlx::query("UPDATE oms_job SET leased_until = $1 WHERE kind = 'reconcile_payment'")
+                .bind(until)
+                .execute(conn)
+                .await
+                .map(drop)
+        })
+        .unwrap();
+        hint(&s, &payment).await;
+        assert_eq!(looks(&s).await, 3);
+        s.pass(0).await;
+        assert_eq!((looks(&s).await, s.bank.calls(Ask::Sync)), (1, 18));
         s.t.verify().await;
     })
     .await;
