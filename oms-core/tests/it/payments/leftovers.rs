@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use oms_core::orders::OrderState;
 use oms_core::payments::{
-    Attention, Change, Decision, GatewayError, GatewayStatus, OperationStatus, Payment, PaymentStatus,
-    RefundStatus,
+    Account, Attention, CancelRequest, CaptureRequest, Change, CompleteRequest, Decision, Delivery,
+    GatewayError, GatewayInfo, GatewayStatus, OperationStatus, Payment, PaymentGateway, PaymentReport,
+    PaymentStatus, Proof, Received, RefundReport, RefundRequest, RefundStatus, Snapshot, StartRequest,
+    SyncRequest, WebhookError,
 };
-use oms_core::testing::{Ask, Fake};
+use oms_core::testing::{Ask, Fake, FakeGateway};
 use oms_core::{Actor, Error};
 
-use super::{PRICE, Shop, accepted, each_shop, eur};
+use super::{PRICE, Shop, accepted, each_shop, each_shop_with, eur};
 use crate::support::raw;
 
 const DAY: u64 = 24 * 3600 + 1;
@@ -391,6 +393,94 @@ async fn a_second_payment_that_cannot_be_sent_back_is_for_a_person() {
         s.pass(0).await;
         assert!(reviewed(&s.payment(&first).await, "a refund was refused"));
         assert_eq!(s.order().await.state, OrderState::Paid);
+        s.t.verify().await;
+    })
+    .await;
+}
+
+/// An adapter whose gateway can do all but cancel.
+struct NeverCancels {
+    bank: FakeGateway,
+    info: GatewayInfo,
+}
+
+impl NeverCancels {
+    fn new(bank: FakeGateway) -> Self {
+        let mut info = bank.info().clone();
+        info.features.cancel = false;
+        Self { bank, info }
+    }
+}
+
+#[async_trait::async_trait]
+impl PaymentGateway for NeverCancels {
+    fn info(&self) -> &GatewayInfo {
+        &self.info
+    }
+
+    async fn start(&self, account: &Account, request: StartRequest) -> Result<PaymentReport, GatewayError> {
+        self.bank.start(account, request).await
+    }
+
+    async fn complete(
+        &self,
+        account: &Account,
+        request: CompleteRequest,
+    ) -> Result<PaymentReport, GatewayError> {
+        self.bank.complete(account, request).await
+    }
+
+    async fn capture(
+        &self,
+        account: &Account,
+        request: CaptureRequest,
+    ) -> Result<PaymentReport, GatewayError> {
+        self.bank.capture(account, request).await
+    }
+
+    async fn cancel(&self, _: &Account, _: CancelRequest) -> Result<PaymentReport, GatewayError> {
+        panic!("nobody may ask for this")
+    }
+
+    async fn refund(&self, account: &Account, request: RefundRequest) -> Result<RefundReport, GatewayError> {
+        self.bank.refund(account, request).await
+    }
+
+    async fn sync(&self, account: &Account, request: SyncRequest) -> Result<Snapshot, GatewayError> {
+        self.bank.sync(account, request).await
+    }
+
+    async fn receive(
+        &self,
+        account: &Account,
+        proof: Proof,
+        delivery: Delivery,
+    ) -> Result<Received, WebhookError> {
+        self.bank.receive(account, proof, delivery).await
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_cannot_cancel_is_watched() {
+    each_shop_with(NeverCancels::new, async |s| {
+        let payment = s.redirected().await;
+        s.cancel_order().await;
+        s.pass(0).await;
+        // The customer pays for the order that is gone.
+        s.bank.pay(payment.id);
+        s.pass(31).await;
+        let back = s.payment(&payment).await;
+        assert_eq!((back.captured, back.refunded), (PRICE, PRICE));
+        s.t.verify().await;
+    })
+    .await;
+    each_shop_with(NeverCancels::new, async |s| {
+        let payment = s.redirected().await;
+        s.cancel_order().await;
+        for _ in 0..13 {
+            s.pass(DAY).await;
+        }
+        assert!(reviewed(&s.payment(&payment).await, "does not say"));
         s.t.verify().await;
     })
     .await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use oms_core::orders::{CancelOrder, Order, OrderState};
 use oms_core::payments::{
     Account, Capture, CaptureMode, CapturePayment, GatewayEvent, InboxStatus, OperationStatus, Payment,
-    PaymentStatus, Payments, Refund, RefundPayment, StartPayment, WebhookOutcome,
+    PaymentGateway, PaymentStatus, Payments, Refund, RefundPayment, StartPayment, WebhookOutcome,
 };
 use oms_core::testing::{Ask, Fake, FakeGateway};
 use oms_core::{Actor, Error, Money, Oms, OmsBuilder, PageRequest};
@@ -32,13 +32,21 @@ struct Shop {
 
 /// Boxed: the stories are long, and so are their futures.
 fn each_shop(story: impl AsyncFn(Shop)) -> Pin<Box<impl Future<Output = ()>>> {
+    each_shop_with(|bank| bank, story)
+}
+
+/// As [`each_shop`], with an adapter around the gateway.
+fn each_shop_with<G: PaymentGateway>(
+    adapter: impl Fn(FakeGateway) -> G,
+    story: impl AsyncFn(Shop),
+) -> Pin<Box<impl Future<Output = ()>>> {
     Box::pin(async move {
         let bank = RefCell::new(FakeGateway::new("fake"));
         let setup = |builder: OmsBuilder| {
             let fresh = FakeGateway::new("fake");
             bank.replace(fresh.clone());
             builder
-                .gateway(fresh)
+                .gateway(adapter(fresh))
                 .account(Account::new("fake", "fake"))
                 .account(Account::new("lost", "nowhere"))
                 .public_url("https://shop.example")
