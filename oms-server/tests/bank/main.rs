@@ -13,6 +13,7 @@
 mod support;
 
 mod faults;
+mod given_up;
 mod late;
 mod payments;
 mod slow;

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Terms, on_both};
-
-const SLOW_ANSWERS: i64 = 99_909;
+use crate::faults::SLOW_ANSWERS;
+use crate::support::{Order, Terms, on_both};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn others_do_not_wait_for_a_slow_bank() {
@@ -17,7 +16,7 @@ async fn others_do_not_wait_for_a_slow_bank() {
         for _ in 0..12 {
             orders.push(shop.order("SLOW").await);
         }
-        let payments = join_all(orders.iter().map(|order| order.pay()));
+        let payments = join_all(orders.iter().map(Order::pay));
         let others = async {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let mut slowest = Duration::ZERO;

@@ -2,10 +2,8 @@
 
 use serde_json::json;
 
+use crate::faults::{NO_WEBHOOKS, SLOW_ANSWERS};
 use crate::support::{Terms, Webhook, on_both};
-
-const SLOW_ANSWERS: i64 = 99_909;
-const NO_WEBHOOKS: i64 = 99_910;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_the_bank_signed_now_counts() {
