@@ -1,7 +1,7 @@
 //! Bodies of JSON, read strictly: duplicates and unknown fields are refused, and every fault has its pointer.
 
 use std::cell::RefCell;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use poem::http::StatusCode;
 use poem::{FromRequest, Request, RequestBody};
@@ -13,6 +13,11 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::error::{ApiError, Fault};
+
+/// Faults that an answer names.
+const MAX_FAULTS: usize = 20;
+/// Characters of a pointer.
+const POINTER_LENGTH: usize = 200;
 
 /// A request's body. 415 for other content types, 400 for what cannot be parsed, 422 for whole
 /// numbers out of range and zero bytes.
@@ -90,6 +95,15 @@ fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
             Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", detail).with_errors(values))
         }
         Ok(value) => Ok(value),
+        // Beyond what floating point can hold; there is no other way to tell than by the text.
+        Err(e) if e.to_string().starts_with("number out of range") => {
+            let detail = format!("the body holds a number out of range: {e}");
+            Err(ApiError::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_value",
+                detail,
+            ))
+        }
         Err(e) => Err(ApiError::invalid_request(format!("the body is not JSON: {e}"))),
     }
 }
@@ -106,10 +120,50 @@ impl fmt::Display for At<'_> {
         match self {
             Self::Root => Ok(()),
             Self::Name(parent, name) => {
-                write!(f, "{parent}/{}", name.replace('~', "~0").replace('/', "~1"))
+                write!(f, "{parent}/")?;
+                name.chars().try_for_each(|c| match c {
+                    '~' => f.write_str("~0"),
+                    '/' => f.write_str("~1"),
+                    c => f.write_char(c),
+                })
             }
             Self::Index(parent, index) => write!(f, "{parent}/{index}"),
         }
+    }
+}
+
+impl At<'_> {
+    /// The pointer, cut where it is longer than anyone reads: the client chooses the names in it, and its depth.
+    fn pointer(&self) -> String {
+        let mut text = Short(String::new());
+        match write!(text, "{self}") {
+            Ok(()) => text.0,
+            // Only `Short` fails, and only when it is full.
+            Err(fmt::Error) => text.0 + "..",
+        }
+    }
+}
+
+/// Takes characters until it is full, so that no long pointer is ever put together.
+struct Short(String);
+
+impl Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let left = POINTER_LENGTH.saturating_sub(self.0.chars().count());
+        let mut rest = text.chars();
+        self.0.extend(rest.by_ref().take(left));
+        match rest.next() {
+            None => Ok(()),
+            Some(_) => Err(fmt::Error),
+        }
+    }
+}
+
+/// Notes a fault, unless there are enough. Nothing is made up for one that is not kept: a small body can have a hundred
+/// thousand of them.
+fn note(faults: &mut Vec<Fault>, at: &At<'_>, code: &str, detail: impl FnOnce() -> String) {
+    if faults.len() < MAX_FAULTS {
+        faults.push(Fault::new(at.pointer(), code, detail()));
     }
 }
 
@@ -128,17 +182,24 @@ struct Strict<'a> {
 
 impl Strict<'_> {
     fn out_of_range(&self) -> Value {
-        let detail = format!("must be a whole number between {} and {}", i64::MIN, i64::MAX);
-        let fault = Fault::new(self.at.to_string(), "invalid_value", detail);
-        self.faults.borrow_mut().values.push(fault);
+        note(
+            &mut self.faults.borrow_mut().values,
+            self.at,
+            "invalid_value",
+            || format!("must be a whole number between {} and {}", i64::MIN, i64::MAX),
+        );
         Value::Null
     }
 
     /// Not every database can keep them, and nobody means them.
     fn refuse_zero_bytes(&self, text: &str) {
         if text.contains('\0') {
-            let fault = Fault::new(self.at.to_string(), "invalid_value", "must not hold a zero byte");
-            self.faults.borrow_mut().values.push(fault);
+            note(
+                &mut self.faults.borrow_mut().values,
+                self.at,
+                "invalid_value",
+                || "must not hold a zero byte".into(),
+            );
         }
     }
 }
@@ -207,8 +268,12 @@ impl<'de> Visitor<'de> for Strict<'_> {
             let value = entries.next_value_seed(Strict { at: &at, ..self })?;
             Strict { at: &at, ..self }.refuse_zero_bytes(&name);
             if object.contains_key(&name) {
-                let fault = Fault::new(at.to_string(), "invalid_request", "stands twice");
-                self.faults.borrow_mut().duplicates.push(fault);
+                note(
+                    &mut self.faults.borrow_mut().duplicates,
+                    &at,
+                    "invalid_request",
+                    || "stands twice".into(),
+                );
             }
             object.insert(name, value);
         }
@@ -230,6 +295,9 @@ fn explain<T: ParseFromJSON>(value: &Value, refusal: String) -> ApiError {
 }
 
 fn compare(registry: &Registry, schema: &MetaSchemaRef, value: &Value, at: &At<'_>, faults: &mut Vec<Fault>) {
+    if faults.len() == MAX_FAULTS {
+        return;
+    }
     let schema = match schema {
         MetaSchemaRef::Inline(schema) => schema.as_ref(),
         MetaSchemaRef::Reference(name) => match registry.schemas.get(name) {
@@ -247,17 +315,19 @@ fn compare(registry: &Registry, schema: &MetaSchemaRef, value: &Value, at: &At<'
         _ => true,
     };
     if !fits {
-        let article = if schema.ty.starts_with(['a', 'i', 'o']) {
-            "an"
-        } else {
-            "a"
-        };
-        let detail = format!("must be {article} {}", schema.ty);
-        faults.push(Fault::new(at.to_string(), "invalid_request", detail));
+        note(faults, at, "invalid_request", || {
+            let article = if schema.ty.starts_with(['a', 'i', 'o']) {
+                "an"
+            } else {
+                "a"
+            };
+            format!("must be {article} {}", schema.ty)
+        });
     } else if !schema.enum_items.is_empty() && !schema.enum_items.contains(value) {
-        let known: Vec<String> = schema.enum_items.iter().map(Value::to_string).collect();
-        let detail = format!("must be one of {}", known.join(", "));
-        faults.push(Fault::new(at.to_string(), "invalid_request", detail));
+        note(faults, at, "invalid_request", || {
+            let known: Vec<String> = schema.enum_items.iter().map(Value::to_string).collect();
+            format!("must be one of {}", known.join(", "))
+        });
     }
     match value {
         Value::Object(object) => compare_object(registry, schema, object, at, faults),
@@ -285,19 +355,15 @@ fn compare_object(
             Some((known, _)) if value.is_null() && !schema.required.contains(known) => {}
             Some((_, property)) => compare(registry, property, value, &at, faults),
             None if free => {}
-            None => faults.push(Fault::new(
-                at.to_string(),
-                "invalid_request",
-                "is not a field of this request",
-            )),
+            None => note(faults, &at, "invalid_request", || {
+                "is not a field of this request".into()
+            }),
         }
     }
     for name in schema.required.iter().filter(|name| !object.contains_key(**name)) {
-        faults.push(Fault::new(
-            At::Name(at, name).to_string(),
-            "invalid_request",
-            "is missing",
-        ));
+        note(faults, &At::Name(at, name), "invalid_request", || {
+            "is missing".into()
+        });
     }
 }
 
@@ -324,6 +390,31 @@ mod tests {
         for broken in [&b"{"[..], b"", b"{} {}", b"\xff", &b"[".repeat(10_000)] {
             assert!(parse(broken).is_err());
         }
+    }
+
+    /// Every fault holds names that the client chose: a small body must not become a large answer.
+    #[test]
+    fn an_answer_names_few_faults_and_cuts_their_pointers() {
+        let name = "~".repeat(20_000);
+        let many = |item: &str| vec![item; 5_000].join(",");
+        let bodies = [
+            format!(r#"{{"{name}":[{}]}}"#, many("1e300")),
+            format!(r#"{{"{name}":[{}]}}"#, many(r#""\u0000""#)),
+            format!(r#"{{"{name}":{{{}}}}}"#, many(r#""a":1"#)),
+        ];
+        let size = |error: &ApiError| -> usize {
+            let errors = error.errors().iter();
+            errors.map(|fault| fault.pointer.len() + fault.detail.len()).sum()
+        };
+        for body in &bodies {
+            let error = parse(body.as_bytes()).unwrap_err();
+            assert_eq!(error.errors().len(), MAX_FAULTS);
+            assert!(size(&error) < 10_000, "{}", size(&error));
+        }
+        let items: Vec<Value> = vec![Value::Null; 5_000];
+        let error = explain::<Cart>(&serde_json::json!({ "lines": items, name: 1 }), String::new());
+        assert_eq!(error.errors().len(), MAX_FAULTS);
+        assert!(size(&error) < 10_000, "{}", size(&error));
     }
 
     #[derive(Debug, poem_openapi::Object)]

@@ -193,6 +193,14 @@ async fn bodies_that_cannot_be_read() {
                 .await
                 .problem(415, "unsupported_media_type");
         }
+        for huge in ["{\"lines\":1e400}", "{\"lines\":[{\"quantity\":-1e999}]}"] {
+            send(post(json, huge.into())).await.problem(422, "invalid_value");
+        }
+        // A small body must not become a large answer: every fault could repeat a long name.
+        let (name, faults) = ("n".repeat(20_000), vec!["1e300"; 8_000].join(","));
+        let answer = send(post(json, format!("{{\"{name}\":[{faults}]}}").into())).await;
+        assert!(answer.text.len() < 20_000, "{}", answer.text.len());
+        answer.problem(422, "invalid_value");
         // Declared at once, and counted where it is not declared.
         send(post(json, vec![b' '; 11 << 20]))
             .await
