@@ -134,6 +134,11 @@ impl Oms {
         self.inner.doorbell.notify_one();
     }
 
+    /// Whether there is such a payment account: what comes for another needs no further look.
+    pub fn has_account(&self, name: &str) -> bool {
+        self.inner.accounts.contains_key(name)
+    }
+
     pub(crate) fn account(&self, name: &str) -> Result<&Account> {
         self.inner
             .accounts

@@ -20,6 +20,7 @@ mod verify_page;
 mod webhooks;
 
 use std::any::Any;
+use std::sync::Arc;
 
 use oms_core::Oms;
 use poem::middleware::CatchPanic;
@@ -106,12 +107,17 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
         webhooks::mount(verify_page::mount(health::mount(routes))),
         generate,
     );
+    let methods = Arc::new(request::Methods::new(&openapi()));
     let shop = routes
-        .data(state)
         .around(request::limit_body)
+        .around(webhooks::refuse_unknown_account)
         .around(request::refuse_zero_bytes)
+        .around(request::refuse_unreadable_headers)
+        .data(state)
         .around(request::limit_time)
-        .with(CatchPanic::new().with_handler(panicked));
+        .with(CatchPanic::new().with_handler(panicked))
+        .catch_all_error(error::from_framework)
+        .around(move |next, request| request::name_methods(next, request, Arc::clone(&methods)));
     // The bank holds answers back on purpose and has errors of its own.
     let all = match bank {
         Some(bank) => Route::new().nest("/mock-gateway", bank).nest("/", shop),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use poem::http::{HeaderMap, HeaderValue, Method, header};
+use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
 use poem::{Body, Endpoint, IntoResponse, Request, Response};
 use tracing::Instrument;
 
@@ -64,12 +64,90 @@ pub(super) async fn refuse_zero_bytes<E: Endpoint>(next: Arc<E>, request: Reques
     next.call(request).await.map(IntoResponse::into_response)
 }
 
-/// Refuses bodies that are too large: by their declared length at once, otherwise by counting. What is within the
-/// limit is read whole, so that no handler waits for a slow client.
-pub(super) async fn limit_body<E: Endpoint>(next: Arc<E>, mut request: Request) -> poem::Result<Response> {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return next.call(request).await.map(IntoResponse::into_response);
+/// Refuses headers that the extractors would take for missing ones.
+pub(super) async fn refuse_unreadable_headers<E: Endpoint>(
+    next: Arc<E>,
+    request: Request,
+) -> poem::Result<Response> {
+    for name in ["Idempotency-Key", "If-Match", "If-None-Match"] {
+        let mut values = request.headers().get_all(name).iter();
+        if values.any(|value| value.to_str().is_err()) {
+            let detail = format!("the header {name} must hold visible ASCII characters only");
+            return Err(ApiError::invalid_request(detail).into());
+        }
     }
+    next.call(request).await.map(IntoResponse::into_response)
+}
+
+/// Adds what a refusal of a method must say: which methods the route has. `methods` answers for a path.
+pub(super) async fn name_methods<E: Endpoint>(
+    next: Arc<E>,
+    request: Request,
+    methods: Arc<Methods>,
+) -> poem::Result<Response> {
+    let path = request.uri().path().to_owned();
+    let mut response = next.get_response(request).await;
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Ok(value) = HeaderValue::from_str(&methods.of(&path))
+    {
+        response.headers_mut().insert(header::ALLOW, value);
+    }
+    Ok(response)
+}
+
+/// Which methods the routes of the API have, as its own description lists them.
+pub(super) struct Methods(Vec<(String, String)>);
+
+impl Methods {
+    /// From an OpenAPI document.
+    pub(super) fn new(spec: &str) -> Self {
+        let spec: serde_json::Value = serde_json::from_str(spec).unwrap_or_default();
+        let paths = spec["paths"].as_object().into_iter().flatten();
+        let listed = paths.map(|(path, operations)| {
+            let names = operations.as_object().into_iter().flat_map(|map| map.keys());
+            (path.clone(), with_head(names.map(|name| name.to_uppercase())))
+        });
+        // What the description leaves out: the rest of that answers GET.
+        let others = [
+            ("/v1/webhooks/{account}", "GET, HEAD, POST"),
+            ("/verify", "GET, HEAD, POST"),
+        ];
+        let others = others.map(|(path, names)| (path.to_owned(), names.to_owned()));
+        Self(listed.chain(others).collect())
+    }
+
+    fn of(&self, path: &str) -> String {
+        let fits = |template: &str| {
+            let (mut parts, mut names) = (path.split('/'), template.split('/'));
+            loop {
+                match (parts.next(), names.next()) {
+                    (None, None) => break true,
+                    (Some(part), Some(name)) if name.starts_with('{') || name == part => {}
+                    _ => break false,
+                }
+            }
+        };
+        // A fixed path stands before one with a parameter, as in the router.
+        let fitting = self.0.iter().filter(|(template, _)| fits(template));
+        let best = fitting.min_by_key(|(template, _)| template.matches('{').count());
+        best.map_or("GET, HEAD", |(_, names)| names).to_owned()
+    }
+}
+
+/// Whoever answers GET answers HEAD.
+fn with_head(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names
+        .flat_map(|name| match name.as_str() {
+            "GET" => vec![name, "HEAD".to_owned()],
+            _ => vec![name],
+        })
+        .collect();
+    names.join(", ")
+}
+
+/// Refuses bodies that are too large: by their declared length at once, otherwise by counting. What is within the
+/// limit is read whole, so that no handler waits for a slow client. Whatever the method: a GET may have a body, too.
+pub(super) async fn limit_body<E: Endpoint>(next: Arc<E>, mut request: Request) -> poem::Result<Response> {
     let limit = if request.uri().path() == "/v1/media" {
         MEDIA_LIMIT
     } else {
@@ -106,7 +184,7 @@ pub(super) async fn limit_time<E: Endpoint>(next: Arc<E>, request: Request) -> p
 
 fn too_large(limit: usize) -> ApiError {
     ApiError::new(
-        poem::http::StatusCode::PAYLOAD_TOO_LARGE,
+        StatusCode::PAYLOAD_TOO_LARGE,
         "payload_too_large",
         format!("the body may have at most {limit} bytes"),
     )
@@ -177,6 +255,17 @@ fn secure(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn methods_of_a_route() {
+        let spec = r#"{"paths": {"/v1/orders": {"get": {}, "post": {}}, "/v1/orders/{id}": {"delete": {}},
+            "/v1/orders/mine": {"post": {}}}}"#;
+        let methods = Methods::new(spec);
+        assert_eq!(methods.of("/v1/orders"), "GET, HEAD, POST");
+        assert_eq!(methods.of("/v1/orders/1"), "DELETE");
+        assert_eq!(methods.of("/v1/orders/mine"), "POST");
+        assert_eq!(methods.of("/livez"), "GET, HEAD");
+    }
 
     #[test]
     fn only_sane_ids_are_taken_over() {

@@ -24,9 +24,14 @@ async fn errors_of_the_framework_are_problems_too() {
             (Method::DELETE, "/v1/products"),
             (Method::POST, "/livez"),
         ] {
-            send(server.request(method, path))
-                .await
-                .problem(405, "method_not_allowed");
+            let answer = send(server.request(method, path)).await;
+            let allowed = answer.header("allow").to_owned();
+            let wanted = match path {
+                "/livez" => "GET, HEAD",
+                _ => "GET, HEAD, POST",
+            };
+            assert_eq!(allowed, wanted, "{path}");
+            answer.problem(405, "method_not_allowed");
         }
         server
             .get("/v1/products?limit=many", "")
@@ -202,6 +207,23 @@ async fn lists_come_in_pages() {
             json!({"amount": 1299, "currency": "EUR"})
         );
         assert_eq!(cheap["data"].as_array().unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_cannot_be_read_is_not_called_missing() {
+    TestServer::each_db(async |server| {
+        let token = server.customer("ann").await;
+        for name in ["idempotency-key", "if-match"] {
+            let request = server.request(Method::POST, "/v1/orders").bearer_auth(&token);
+            let request = request
+                .header(name, &b"caf\xc3\xa9"[..])
+                .json(&json!({"lines": []}));
+            let problem = send(request).await.problem(400, "invalid_request");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains("visible ASCII"), "{problem}");
+        }
     })
     .await;
 }
