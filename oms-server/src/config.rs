@@ -1,5 +1,6 @@
 //! Settings: flags before the environment before `.env` before defaults. The only reader of the environment.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use lettre::message::Mailbox;
 use oms_core::payments::Secret;
 
 /// What every command may be told, as it was written: [`Config`] is what it means.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Clone, Default, clap::Args)]
 #[command(next_help_heading = "Settings")]
 #[group(skip)]
 pub struct Options {
@@ -79,7 +80,7 @@ pub struct Options {
 }
 
 /// Settings that were checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     pub production: bool,
     pub listen: SocketAddr,
@@ -95,6 +96,35 @@ pub struct Config {
     /// None: each mail becomes a file.
     pub smtp: Option<Smtp>,
     pub mail_from: Mailbox,
+}
+
+/// Without the database's address, which may hold a password.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("listen", &self.listen)
+            .field("data_dir", &self.data_dir)
+            .field("plugin_dir", &self.plugin_dir)
+            .field("public_url", &self.public_url)
+            .field("env", &self.env)
+            .field("accounts", &self.accounts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the database's address, which may hold a password, and the secret key.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("production", &self.production)
+            .field("listen", &self.listen)
+            .field("public_url", &self.public_url)
+            .field("data_dir", &self.data_dir)
+            .field("plugin_dir", &self.plugin_dir)
+            .field("accounts", &self.accounts)
+            .field("smtp", &self.smtp)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How to reach the mail server.
@@ -146,11 +176,26 @@ impl Config {
                 ));
             }
         };
+        let secret_key = secret_key(lookup("SECRET_KEY"), production)?;
         let data_dir = PathBuf::from(given(&options.data_dir).unwrap_or_else(|| "oms-data".into()));
         let accounts = match given(&options.accounts) {
             Some(path) => (PathBuf::from(path), true),
             None => (data_dir.join("accounts.toml"), false),
         };
+        let address = given(&options.public_url);
+        if production {
+            needed(
+                "OMS_PUBLIC_URL",
+                address.as_deref(),
+                "links in mails and webhooks lead there",
+            )?;
+            needed("MAIL_SERVER", lookup("MAIL_SERVER").as_deref(), "mails go there")?;
+            needed(
+                "MAIL_FROM",
+                lookup("MAIL_FROM").as_deref(),
+                "mails come from there",
+            )?;
+        }
         Ok(Self {
             production,
             listen: parse_or(
@@ -159,13 +204,11 @@ impl Config {
                 "127.0.0.1:8000",
                 "an IP address with a port, such as 127.0.0.1:8000",
             )?,
-            public_url: given(&options.public_url)
-                .map(|url| public_url(&url))
-                .transpose()?,
+            public_url: address.map(|url| public_url(&url)).transpose()?,
             database_url: database_url(given(&options.database_url), &data_dir)?,
             plugin_dir: plugin_dir(given(&options.plugin_dir), &data_dir),
             accounts,
-            secret_key: secret_key(lookup("SECRET_KEY"), production)?,
+            secret_key,
             smtp: smtp(&lookup)?,
             mail_from: parse_or(
                 lookup("MAIL_FROM").as_deref(),
@@ -275,6 +318,17 @@ fn plugin_dir(given: Option<String>, data_dir: &Path) -> PathBuf {
     )
 }
 
+/// In production nothing is derived from where the server listens, and mails reach people.
+fn needed(variable: &'static str, given: Option<&str>, why: &str) -> Result<(), ConfigError> {
+    match given {
+        Some(_) => Ok(()),
+        None => Err(wrong(
+            variable,
+            format!("is not set, but needed in production: {why}"),
+        )),
+    }
+}
+
 fn secret_key(given: Option<String>, production: bool) -> Result<Option<Secret>, ConfigError> {
     let needed = "at least 32 random bytes are needed in production (openssl rand -base64 48)";
     match given {
@@ -282,6 +336,11 @@ fn secret_key(given: Option<String>, production: bool) -> Result<Option<Secret>,
         Some(key) if production && key.len() < 32 => {
             Err(wrong("SECRET_KEY", format!("has {} bytes: {needed}", key.len())))
         }
+        // No random key is of so few kinds of bytes; a placeholder is.
+        Some(key) if production && key.bytes().collect::<BTreeSet<_>>().len() < 8 => Err(wrong(
+            "SECRET_KEY",
+            format!("has fewer than 8 different bytes: {needed}"),
+        )),
         key => Ok(key.map(Secret::new)),
     }
 }
@@ -359,6 +418,43 @@ mod tests {
         let error = config(&options, &[("SECRET_KEY", "short")]).unwrap_err();
         assert_eq!(error.variable, "SECRET_KEY");
         assert!(!error.detail.contains("short"), "{error}");
-        assert!(config(&options, &[("SECRET_KEY", &"x".repeat(32))]).is_ok());
+        let dull = config(&options, &[("SECRET_KEY", &"abcdefg".repeat(9))]).unwrap_err();
+        assert_eq!(dull.variable, "SECRET_KEY");
+        assert!(!dull.detail.contains("abcdefg"), "{dull}");
+    }
+
+    #[test]
+    fn production_wants_addresses_of_its_own() {
+        let mut options = Options {
+            env: Some("production".into()),
+            ..Options::default()
+        };
+        let key = ("SECRET_KEY", "kW3k0c9cJ7rC1dX8fQ2mZ5vB6nL4pT0a");
+        let (server, from) = (
+            ("MAIL_SERVER", "mail.example.com"),
+            ("MAIL_FROM", "shop@example.com"),
+        );
+        let missing = |options: &Options, given: &[(&'static str, &str)]| {
+            config(options, given).map(drop).unwrap_err().variable
+        };
+        assert_eq!(missing(&options, &[key, server, from]), "OMS_PUBLIC_URL");
+        options.public_url = Some("https://shop.example.com".into());
+        assert_eq!(missing(&options, &[key, from]), "MAIL_SERVER");
+        assert_eq!(missing(&options, &[key, server]), "MAIL_FROM");
+        assert_eq!(missing(&options, &[key, server, ("MAIL_FROM", "")]), "MAIL_FROM");
+        let config = config(&options, &[key, server, from]).unwrap();
+        let shown = format!("{config:?} {options:?}");
+        assert!(!shown.contains(key.1), "{shown}");
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let options = Options {
+            database_url: Some("postgres://oms:geheim@db/oms".into()),
+            ..Options::default()
+        };
+        let config = config(&options, &[]).unwrap();
+        let shown = format!("{options:?} {config:?}");
+        assert!(!shown.contains("geheim"), "{shown}");
     }
 }
