@@ -14,7 +14,7 @@ use super::{State, Tag};
 
 pub(super) struct UsersApi;
 
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(deny_unknown_fields)]
 struct NewUser {
     /// 3 to 32 letters, digits, dots, underscores or hyphens; unique without regard to case.
@@ -25,7 +25,7 @@ struct NewUser {
     password: String,
 }
 
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(deny_unknown_fields)]
 struct Token {
     /// From the mail.
@@ -44,7 +44,7 @@ struct MyChanges {
     username: Option<String>,
 }
 
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(deny_unknown_fields)]
 struct Credentials {
     /// User name or e-mail address.
@@ -52,7 +52,7 @@ struct Credentials {
     password: String,
 }
 
-#[derive(Debug, Object)]
+#[derive(Object)]
 #[oai(deny_unknown_fields)]
 struct Refresh {
     refresh_token: String,
@@ -75,7 +75,7 @@ pub(super) struct UserBody {
 }
 
 /// Tokens of a session.
-#[derive(Debug, Object)]
+#[derive(Object)]
 struct Session {
     /// For the header `Authorization: Bearer ..`.
     access_token: String,
