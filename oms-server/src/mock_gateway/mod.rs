@@ -56,7 +56,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Where the bank lives and what it shares with the merchant.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct BankConfig {
     /// The bank's own SQLite file; made when missing.
     pub(crate) database: PathBuf,
@@ -142,6 +142,7 @@ impl Bank {
     /// The page and the API, relative to where the bank is mounted.
     pub fn routes(&self) -> Route {
         let routes = Route::new()
+            .at("/", poem::get(page::front))
             .at("/v1/payments", poem::get(api::find).post(api::start))
             .at("/v1/payments/:reference", poem::get(api::read))
             .at("/v1/payments/:reference/capture", poem::post(api::capture))

@@ -30,6 +30,13 @@ impl Template {
     }
 }
 
+/// What stands where somebody looks who has no payment.
+#[handler]
+pub(super) fn front(bank: Data<&Bank>) -> Response {
+    let text = "This is a fake bank for development: the page of a payment opens from the shop.";
+    message(&bank, StatusCode::OK, text)
+}
+
 #[handler]
 pub(super) async fn show(bank: Data<&Bank>, Path(reference): Path<String>, request: &Request) -> Response {
     let query = fields(request.uri().query().unwrap_or_default().as_bytes());
