@@ -18,7 +18,12 @@ use crate::mock_gateway::Bank;
 use crate::{http, setup};
 
 /// How long requests may go on after the server was asked to stop.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(8);
+/// How long a connection may lie idle. It bounds the wait for the head of a request too, but not one that is sent byte by
+/// byte: that is for the reverse proxy in front, as the framework has no limit for heads.
+const IDLE: Duration = Duration::from_secs(60);
+/// Requests at once on one connection of HTTP/2.
+const STREAMS: u32 = 100;
 
 #[derive(clap::Args)]
 #[group(skip)]
@@ -134,6 +139,8 @@ async fn listen(config: &Config) -> Result<(TcpAcceptor, SocketAddr)> {
 
 async fn serve(acceptor: TcpAcceptor, app: impl Endpoint + 'static, stop: &CancellationToken) -> Result<()> {
     Server::new_with_acceptor(acceptor)
+        .idle_timeout(IDLE)
+        .http2_max_concurrent_streams(STREAMS)
         .run_with_graceful_shutdown(app, stop.clone().cancelled_owned(), Some(GRACE))
         .await
         .context("the server failed")
