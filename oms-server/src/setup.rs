@@ -20,8 +20,7 @@ pub async fn open(config: &Config, public_url: &str) -> Result<Oms> {
 
 /// The library as the settings say, for those who add to it.
 pub fn builder(config: &Config, public_url: &str) -> Result<OmsBuilder> {
-    fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
+    make_data_dir(config)?;
     let mailer = MailSender::new(
         config.smtp.as_ref(),
         &config.data_dir.join("mail"),
@@ -36,6 +35,18 @@ pub fn builder(config: &Config, public_url: &str) -> Result<OmsBuilder> {
     Ok(accounts(config, public_url)?
         .into_iter()
         .fold(builder, OmsBuilder::account))
+}
+
+/// For its owner alone: the database in it, its journals and the mails are made with whatever mode they get. A folder
+/// that is there stays as its owner has set it.
+fn make_data_dir(config: &Config) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .recursive(true)
+        .create(&config.data_dir)
+        .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))
 }
 
 /// Opens the database and brings its schema up to date.
@@ -76,7 +87,7 @@ pub async fn bank(config: &Config, mounted_at: &str) -> Result<Option<Bank>> {
     if config.production {
         return Ok(None);
     }
-    fs::create_dir_all(&config.data_dir)?;
+    make_data_dir(config)?;
     let (api_key, webhook_secret) = bank_secrets(config)?;
     let bank = Bank::open(BankConfig {
         database: config.data_dir.join("mock-gateway.db"),

@@ -1,6 +1,6 @@
 //! The program as scripts use it.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 
@@ -60,6 +60,51 @@ fn wrong_settings_stop_the_start_with_one_line() {
             .code(),
         Some(2)
     );
+}
+
+#[test]
+fn production_does_without_the_defaults_of_development() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("SECRET_KEY", "kW3k0c9cJ7rC1dX8fQ2mZ5vB6nL4pT0a"),
+        ("OMS_PUBLIC_URL", "https://shop.example.com"),
+        ("MAIL_SERVER", "mail.example.com"),
+        ("MAIL_FROM", "shop@example.com"),
+    ];
+    let migrate = |without: &str| {
+        let given = settings.iter().filter(|(name, _)| *name != without);
+        let mut command = program(folder.path());
+        command.env("OMS_ENV", "production").envs(given.copied());
+        command.arg("migrate").output().unwrap()
+    };
+    for (missing, _) in settings {
+        one_line_about(&migrate(missing), missing);
+    }
+    assert_eq!(migrate("").status.code(), Some(0));
+}
+
+#[test]
+fn the_data_folder_is_private() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let made = program(&data).current_dir(folder.path()).arg("migrate").output();
+    assert!(made.unwrap().status.success());
+    let mode = std::fs::metadata(&data).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    assert!(data.join("oms.db").exists());
+}
+
+/// The answer to a GET, head and all.
+fn ask(address: &str, path: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]
@@ -165,6 +210,9 @@ fn the_demo_server_starts_tells_and_stops() {
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }
+    assert!(ask(&address, "/mock-gateway").contains("fake bank"));
+    let undecodable = ask(&address, "/v1/products/%FF");
+    assert!(undecodable.contains("application/problem+json"), "{undecodable}");
     let health = |address: &str| {
         program(folder.path())
             .args(["health", "--listen", address])
