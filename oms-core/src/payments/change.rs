@@ -16,6 +16,11 @@ use crate::orders::{OrderState, settle};
 
 /// The customer came back. Safe to repeat: what is decided stays as it is.
 pub(super) async fn complete(oms: Oms, actor: Actor, id: PaymentId, params: Metadata) -> Result<Payment> {
+    // As much as starting takes: it is kept and goes on to the gateway.
+    let size: usize = params.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if size > 16_384 {
+        return Err(Error::invalid("/params", "must have at most 16 KiB"));
+    }
     let (payment, attempts) = read(&oms, id).await?;
     let mut tx = oms.db().read().await?;
     let owner = store::owner_of_order(&mut tx, payment.order).await?;

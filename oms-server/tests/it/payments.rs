@@ -22,6 +22,46 @@ async fn deliver(server: &TestServer, delivery: Delivery) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_anybody_may_send_is_bounded() {
+    TestServer::each_db(async |server| {
+        let (ann, root) = (server.customer("ann").await, server.administrator().await);
+        for method in [Method::GET, Method::POST] {
+            let request = server.request(method.clone(), "/v1/webhooks/mock");
+            send(request.body(vec![b' '; 2 << 20]))
+                .await
+                .problem(413, "payload_too_large");
+            let request = server.request(method.clone(), "/v1/webhooks/nobody");
+            send(request.body("x")).await.problem(404, "not_found");
+            // Nothing of this body is read, so it cannot be what is wrong.
+            let request = server.request(method, "/v1/webhooks/nobody");
+            if let Ok(answer) = request.body(vec![b' '; 2 << 20]).send().await {
+                assert_eq!(answer.status(), 404);
+            }
+        }
+        server.product(&ann, "MUG", 10).await;
+        let path = order(&server, &ann, "o").await;
+        server.bank.plan(Ask::Start, Fake::Redirect);
+        let payment = server
+            .post_once(&format!("{path}/payments"), &ann, "p", json!({"account": "mock"}))
+            .await
+            .expect(201);
+        let complete = format!("/v1/payments/{}/complete", payment["id"].as_str().unwrap());
+        for odd in ["a\0b".to_owned(), "x".repeat(17_000)] {
+            let params = json!({"params": {"q": odd}});
+            server
+                .post(&complete, &ann, params)
+                .await
+                .problem(422, "invalid_value");
+        }
+        server
+            .get("/v1/admin/jobs?kind=%00", &root)
+            .await
+            .problem(400, "invalid_request");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_makes_the_order_paid_and_it_can_be_refunded() {
     TestServer::each_db(async |server| {
         let (ann, root) = (server.customer("ann").await, server.administrator().await);
