@@ -35,6 +35,7 @@ impl Runtime {
             .epoch_interruption(true)
             // Not needed by any guest toolchain that we know, so not there to be attacked.
             .wasm_memory64(false)
+            .wasm_multi_memory(false)
             .wasm_relaxed_simd(false);
         if let Some(dir) = cache_dir {
             config.cache(Some(disk_cache(dir)?));

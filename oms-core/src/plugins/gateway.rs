@@ -33,8 +33,10 @@ pub(super) struct WasmGateway {
     pre: InstancePre<State>,
     gateway: gateway::GuestIndices,
     webhooks: Option<webhooks::GuestIndices>,
-    /// Calls at once.
-    permits: Semaphore,
+    /// Operations at once.
+    operations: Semaphore,
+    /// Webhooks at once. Anybody may send one: junk must not keep payments waiting.
+    deliveries: Semaphore,
 }
 
 /// A call that gave no answer.
@@ -63,7 +65,8 @@ impl WasmGateway {
                 true => Some(webhooks::GuestIndices::new(&pre).map_err(fits)?),
                 false => None,
             },
-            permits: Semaphore::new(manifest.limits.concurrent_calls as usize),
+            operations: Semaphore::new(manifest.limits.concurrent_calls as usize),
+            deliveries: Semaphore::new(manifest.limits.concurrent_calls as usize),
             info: GatewayInfo {
                 id: manifest.id.clone(),
                 name: manifest.name.clone().unwrap_or_else(|| manifest.id.clone()),
@@ -206,12 +209,12 @@ impl From<Failure> for WebhookError {
 /// Calls one function of an interface in a fresh instance: the deadline covers the wait for a permit too. Gives the call
 /// and the guest's own `Result`.
 macro_rules! ask {
-    ($self:ident, $account:ident, $now:expr, $seconds:ident, $interface:expr, $function:ident, $request:expr) => {{
+    ($self:ident, $permits:ident, $account:ident, $now:expr, $seconds:ident, $interface:expr, $function:ident, $request:expr) => {{
         let request = $request.into();
         let mut call = $self.call($account, $now, $self.plugin.limits.$seconds);
         // In a box: the futures of a guest are large.
         let ended = Box::pin(tokio::time::timeout(call.time(), async {
-            let _permit = $self.permits.acquire().await;
+            let _permit = $self.$permits.acquire().await;
             let instance = $self.pre.instantiate_async(&mut call.store).await?;
             let guest = $interface.load(&mut call.store, &instance)?;
             guest.$function(&mut call.store, &request).await
@@ -228,6 +231,7 @@ macro_rules! operation {
         let now = $request.call.now;
         let (call, answer) = ask!(
             $self,
+            operations,
             $account,
             now,
             operation_seconds,
@@ -302,6 +306,7 @@ impl PaymentGateway for WasmGateway {
         let (now, tolerance) = (delivery.received_at, delivery.tolerance_seconds);
         let (call, answer) = ask!(
             self,
+            deliveries,
             account,
             now,
             webhook_seconds,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTable;
-use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
@@ -22,6 +22,9 @@ const TRANSFER: usize = 4 << 20;
 /// Bytes of stderr that are taken; more ends the call.
 const STDERR: usize = 1 << 20;
 
+/// Elements that the tables of a store may have together.
+const TABLE_ELEMENTS: usize = 100_000;
+
 /// What all plugins of an [`Oms`](crate::Oms) share.
 pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
@@ -31,7 +34,7 @@ pub(super) struct Shared {
 
 /// The data of a store. Made for one call and dropped after it.
 pub(super) struct State {
-    limits: StoreLimits,
+    space: Space,
     wasi: WasiCtx,
     table: ResourceTable,
     pub(super) shared: Arc<Shared>,
@@ -63,14 +66,10 @@ impl State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(1_000);
         let state = Self {
-            limits: StoreLimitsBuilder::new()
-                .memory_size(limits.memory_bytes())
-                .memories(16)
-                .tables(64)
-                .table_elements(100_000)
-                .instances(128)
-                .trap_on_grow_failure(true)
-                .build(),
+            space: Space {
+                memory_left: limits.memory_bytes(),
+                elements_left: TABLE_ELEMENTS,
+            },
             wasi: wasi(now, &stderr),
             table,
             shared: Arc::clone(shared),
@@ -85,7 +84,7 @@ impl State {
             stderr,
         };
         let mut store = Store::new(engine, state);
-        store.limiter(|state| &mut state.limits);
+        store.limiter(|state| &mut state.space);
         store.set_hostcall_fuel(TRANSFER);
         // The guest yields at each tick, so that a loop holds up nobody and a timeout can end it; and it ends by itself
         // when it has computed for long, although its deadline has not come.
@@ -157,6 +156,65 @@ impl State {
     }
 }
 
+/// What the memories and tables of a store may still take, all of them together: a component can have many of each.
+struct Space {
+    memory_left: usize,
+    elements_left: usize,
+}
+
+/// A guest that asks for more ends: most of them would not get far without it, and none is told "no" again and again.
+/// What was granted stays counted even if the system refuses it then, which ends the guest too.
+impl ResourceLimiter for Space {
+    fn memory_growing(&mut self, now: usize, wanted: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        match take(&mut self.memory_left, now, wanted) {
+            true => Ok(true),
+            false => Err(wasmtime::format_err!(
+                "it wants more memory than the limit of all its memories together"
+            )),
+        }
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error.context("its memory cannot grow"))
+    }
+
+    fn table_growing(&mut self, now: usize, wanted: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        match take(&mut self.elements_left, now, wanted) {
+            true => Ok(true),
+            false => Err(wasmtime::format_err!(
+                "its tables have more than {TABLE_ELEMENTS} elements together"
+            )),
+        }
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error.context("its table cannot grow"))
+    }
+
+    fn instances(&self) -> usize {
+        128
+    }
+
+    fn tables(&self) -> usize {
+        64
+    }
+
+    fn memories(&self) -> usize {
+        16
+    }
+}
+
+/// Takes the growth out of what is left, or nothing.
+fn take(left: &mut usize, now: usize, wanted: usize) -> bool {
+    match left.checked_sub(wanted.saturating_sub(now)) {
+        Some(rest) => {
+            *left = rest;
+            true
+        }
+        None => false,
+    }
+}
+
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {
@@ -185,5 +243,48 @@ impl HostWallClock for Standing {
 
     fn now(&self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.as_micros()).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Config, Instance, Module};
+
+    use super::*;
+
+    /// A module with one memory of 32 pages, which is 2 MiB, and one table of 60,000 elements.
+    const MODULE: &[u8] = b"\0asm\x01\0\0\0\
+        \x04\x06\x01\x70\x00\xe0\xd4\x03\
+        \x05\x03\x01\x00\x20";
+
+    #[test]
+    fn all_memories_and_tables_share_one_limit() {
+        let engine = Engine::new(&Config::new()).unwrap();
+        let module = Module::new(&engine, MODULE).unwrap();
+        let granted = |memory_left, elements_left| {
+            let space = Space {
+                memory_left,
+                elements_left,
+            };
+            let mut store = Store::new(&engine, space);
+            store.limiter(|space| space);
+            let made = (0..4).map(|_| Instance::new(&mut store, &module, &[]));
+            made.take_while(Result::is_ok).count()
+        };
+        assert_eq!(granted(5 << 20, 1_000_000), 2);
+        assert_eq!(granted(1 << 30, TABLE_ELEMENTS), 1);
+        assert_eq!(granted(1 << 30, 1_000_000), 4);
+    }
+
+    #[test]
+    fn growth_is_what_counts() {
+        let mut space = Space {
+            memory_left: 100,
+            elements_left: 0,
+        };
+        assert!(space.memory_growing(0, 60, None).unwrap());
+        assert!(space.memory_growing(60, 100, None).unwrap());
+        assert!(space.memory_growing(100, 101, None).is_err());
+        assert!(space.table_growing(0, 1, None).is_err());
     }
 }
