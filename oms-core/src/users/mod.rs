@@ -30,6 +30,9 @@ use crate::time::Timestamp;
 /// How long the token in a verification mail works.
 const VERIFICATION: Duration = Duration::from_secs(24 * 3600);
 
+/// From one verification mail to the next that is asked for: nobody's mailbox is flooded from here.
+const RESEND_PAUSE: Duration = Duration::from_secs(60);
+
 /// The users of an [`Oms`].
 pub struct Users<'a> {
     oms: &'a Oms,
@@ -115,7 +118,7 @@ impl Users<'_> {
     }
 
     /// Sends the verification mail again. Says nothing of whether there is such a user, whether it is verified, or
-    /// whether its mail is on the way already.
+    /// whether its mail is on the way already: one that left less than a minute ago is.
     pub async fn resend_verification(&self, _actor: &Actor, email: &str) -> Result<()> {
         let Some(key) = typed_key(email) else {
             return Ok(());
@@ -125,7 +128,9 @@ impl Users<'_> {
         let waiting = store::by_email(&mut tx, &key)
             .await?
             .filter(|user| !user.is_verified() && !user.is_disabled());
-        if let Some(user) = waiting {
+        if let Some(user) = waiting
+            && !store::has_mail_token_since(&mut tx, user.id, now - RESEND_PAUSE).await?
+        {
             jobs::enqueue(&mut tx, now, &[verification_mail(&user, now)]).await?;
         }
         tx.commit().await?;

@@ -220,6 +220,21 @@ pub(super) async fn add_mail_token(
     Ok(())
 }
 
+/// Whether a token was made for this user's mail since then.
+pub(super) async fn has_mail_token_since(tx: &mut Tx, user: UserId, since: Timestamp) -> Result<bool> {
+    let made: Option<UserId> = run!(tx, |conn| {
+        sqlx::query_scalar(
+            "SELECT user_id FROM oms_user_token WHERE user_id = $1 AND purpose = $2 AND created_at > $3 LIMIT 1",
+        )
+        .bind(user)
+        .bind(VERIFY_EMAIL)
+        .bind(since)
+        .fetch_optional(conn)
+        .await
+    })?;
+    Ok(made.is_some())
+}
+
 /// Uses a token up and says whose it is. One statement, so that of two callers one gets it. Nothing for a token that
 /// is unknown, used, expired, or made for an address that its user no longer has.
 pub(super) async fn use_mail_token(tx: &mut Tx, hash: &[u8], now: Timestamp) -> Result<Option<UserId>> {

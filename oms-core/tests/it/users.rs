@@ -342,6 +342,16 @@ async fn asking_for_the_mail_again_tells_nothing_and_queues_one() {
         assert_eq!(count(&t, "oms_job WHERE kind = 'send_email'").await, 1);
 
         let token = mailed_token(&t, &ann).await;
+        // A mail that has just left is not followed by another.
+        for (seconds, jobs) in [(59, 0), (1, 1)] {
+            execute(&t, "DELETE FROM oms_job").await;
+            t.clock.advance(Duration::from_secs(seconds));
+            users
+                .resend_verification(&Actor::Anonymous, "ann@example.com")
+                .await
+                .unwrap();
+            assert_eq!(count(&t, "oms_job").await, jobs);
+        }
         users.verify_email(&Actor::Anonymous, &token).await.unwrap();
         execute(&t, "DELETE FROM oms_job").await;
         users
