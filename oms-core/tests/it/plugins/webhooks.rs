@@ -150,3 +150,20 @@ async fn a_guest_that_fails_asks_the_gateway_to_send_again() {
     .await;
     assert_eq!(old, Err(WebhookError::Stale));
 }
+
+#[tokio::test]
+async fn webhooks_that_take_long_keep_no_payment_waiting() {
+    let t = Sandbox::with(&hostile_dir(), "hostile").await;
+    let account = hostile_account("sleep");
+    // More than may run at once, each until its deadline.
+    let junk = (0..200).map(|_| receive(&t, &account, delivery("x", 0, "", "")));
+    let mut junk = std::pin::pin!(futures_util::future::join_all(junk));
+    // Lets each of them take its permit or stand in the queue.
+    let begun = tokio::time::timeout(std::time::Duration::from_millis(500), &mut junk);
+    assert!(begun.await.is_err(), "the webhooks were over at once");
+    tokio::select! {
+        biased;
+        answered = t.neighbour() => answered.unwrap(),
+        _ = junk => panic!("the payment waited for the webhooks"),
+    }
+}
