@@ -18,5 +18,6 @@ mod inventory;
 mod jobs;
 mod orders;
 mod payments;
+mod plugins;
 mod schema;
 mod users;
