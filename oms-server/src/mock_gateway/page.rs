@@ -32,9 +32,9 @@ impl Template {
 
 /// What stands where somebody looks who has no payment.
 #[handler]
-pub(super) fn front(bank: Data<&Bank>) -> Response {
+pub(super) fn front(Data(bank): Data<&Bank>) -> Response {
     let text = "This is a fake bank for development: the page of a payment opens from the shop.";
-    message(&bank, StatusCode::OK, text)
+    message(bank, StatusCode::OK, text)
 }
 
 #[handler]
