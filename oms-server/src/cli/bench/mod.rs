@@ -290,7 +290,9 @@ impl<'a> Bench<'a> {
         if self.pgbench.is_none() && self.wants(Part::Postgres) {
             writeln!(text, "pgbench was not found: its rows are missing")?;
         }
-        writeln!(text, "\n{}", self.results.table())?;
+        if !self.databases.is_empty() {
+            writeln!(text, "\n{}", self.results.table())?;
+        }
         for line in self.others.iter().chain(&self.checks) {
             writeln!(text, "- {line}")?;
         }
