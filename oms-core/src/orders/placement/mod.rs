@@ -9,10 +9,10 @@ mod decide;
 mod write;
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -63,18 +63,13 @@ impl Queue {
         stop: &CancellationToken,
     ) -> Self {
         let (tickets, waiting) = mpsc::channel(capacity);
-        let waiting = Arc::new(Mutex::new(Waiting {
-            tickets: waiting,
-            next: None,
-        }));
-        let busy = Arc::new(Busy::default());
+        let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..db.writers() {
             let combiner = Combiner {
                 db: db.clone(),
                 clock: Arc::clone(clock),
                 expiry,
                 waiting: Arc::clone(&waiting),
-                busy: Arc::clone(&busy),
             };
             tasks.spawn(combiner.run(stop.clone()));
         }
@@ -98,96 +93,7 @@ struct Combiner {
     db: Db,
     clock: Arc<dyn Clock>,
     expiry: Duration,
-    waiting: Arc<Mutex<Waiting>>,
-    busy: Arc<Busy>,
-}
-
-/// What no combiner has taken yet, in the order in which it came.
-struct Waiting {
-    tickets: mpsc::Receiver<Ticket>,
-    /// Taken out of the channel, but it has to wait for another batch.
-    next: Option<Ticket>,
-}
-
-impl Waiting {
-    fn try_next(&mut self) -> Option<Ticket> {
-        self.next.take().or_else(|| self.tickets.try_recv().ok())
-    }
-
-    /// None when the queue has ended.
-    async fn next(&mut self, stop: &CancellationToken) -> Option<Ticket> {
-        if let Some(next) = self.next.take() {
-            return Some(next);
-        }
-        tokio::select! {
-            biased;
-            first = self.tickets.recv() => first,
-            () = stop.cancelled() => {
-                // Nobody new comes in; what waits is placed.
-                self.tickets.close();
-                self.tickets.recv().await
-            }
-        }
-    }
-}
-
-/// The SKUs that the combiners of this process are selling now.
-///
-/// A second batch with one of them would only wait for the row in the database, with a part of the callers in it.
-/// Here it waits in the queue and grows meanwhile. Only speed hangs on this: the database locks the rows.
-#[derive(Default)]
-struct Busy {
-    skus: std::sync::Mutex<HashSet<String>>,
-    freed: Notify,
-}
-
-impl Busy {
-    fn has(&self, ticket: &Ticket) -> bool {
-        let skus = self.lock();
-        ticket.draft.lines.iter().any(|line| skus.contains(&line.sku))
-    }
-
-    /// Until no other batch sells what this ticket wants.
-    async fn wait_for(&self, ticket: &Ticket) {
-        while self.has(ticket) {
-            // A batch that ended after the look has left its permit.
-            self.freed.notified().await;
-        }
-    }
-
-    /// Until the answer is dropped.
-    fn begin(&self, batch: &[Ticket]) -> Selling<'_> {
-        let mut skus = self.lock();
-        let lines = batch.iter().flat_map(|ticket| &ticket.draft.lines);
-        let ours = lines.filter(|line| skus.insert(line.sku.clone()));
-        Selling {
-            skus: ours.map(|line| line.sku.clone()).collect(),
-            busy: self,
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        // Held for look-ups alone, so a panic cannot have left it half changed.
-        self.skus.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What one batch sells that no other did before. Frees it when dropped, also when the combiner panics.
-struct Selling<'a> {
-    busy: &'a Busy,
-    skus: Vec<String>,
-}
-
-impl Drop for Selling<'_> {
-    fn drop(&mut self) {
-        let mut busy = self.busy.lock();
-        for sku in &self.skus {
-            busy.remove(sku);
-        }
-        drop(busy);
-        // One combiner at most waits: the one that holds the queue.
-        self.busy.freed.notify_one();
-    }
+    waiting: Arc<Mutex<mpsc::Receiver<Ticket>>>,
 }
 
 impl Combiner {
@@ -200,12 +106,11 @@ impl Combiner {
                 return;
             }
             let (batch, twins) = part_twins(batch);
-            let selling = self.busy.begin(&batch);
             tracing::trace!(orders = batch.len(), "placing a batch");
             self.place(batch).await;
-            drop(selling);
             carried = twins;
-            // Requests that have arrived meanwhile become tickets now, not after the next batch.
+            // Callers that were just answered and order again, and requests that have arrived meanwhile, become tickets
+            // now and not after the next batch.
             tokio::task::yield_now().await;
         }
     }
@@ -222,19 +127,20 @@ impl Combiner {
             waiting
         };
         if batch.is_empty() {
-            let Some(first) = waiting.next(stop).await else {
-                return batch;
+            let first = tokio::select! {
+                biased;
+                first = waiting.recv() => first,
+                () = stop.cancelled() => {
+                    // Nobody new comes in; what waits is placed.
+                    waiting.close();
+                    waiting.recv().await
+                }
             };
-            self.busy.wait_for(&first).await;
-            batch.push(first);
+            batch.extend(first);
         }
         let mut lines: usize = batch.iter().map(|t| t.draft.lines.len()).sum();
         while batch.len() < MAX_ORDERS && lines < MAX_LINES {
-            let Some(ticket) = waiting.try_next() else { break };
-            if self.busy.has(&ticket) {
-                waiting.next = Some(ticket);
-                break;
-            }
+            let Ok(ticket) = waiting.try_recv() else { break };
             lines += ticket.draft.lines.len();
             batch.push(ticket);
         }
@@ -306,48 +212,4 @@ impl Combiner {
 fn part_twins(batch: Vec<Ticket>) -> (Vec<Ticket>, Vec<Ticket>) {
     let mut seen = HashSet::new();
     batch.into_iter().partition(|ticket| seen.insert(ticket.claim.id))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::actor::Actor;
-    use crate::id::UserId;
-    use crate::orders::model::NewLine;
-    use crate::time::Timestamp;
-
-    fn ticket(sku: &str) -> Ticket {
-        let draft = Draft {
-            user: UserId::new(Timestamp::from_millis(0)),
-            lines: vec![NewLine {
-                sku: sku.into(),
-                quantity: 1,
-            }],
-            shipping_address: None,
-            note: None,
-        };
-        Ticket {
-            claim: Claim::new(&Actor::System, "place_order", "", &"k".parse().unwrap(), &sku).unwrap(),
-            draft,
-            reply: oneshot::channel().0,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_batch_waits_for_the_batch_that_sells_the_same() {
-        let busy = Busy::default();
-        let first = busy.begin(&[ticket("a"), ticket("a"), ticket("b")]);
-        // As with an order that was carried over: what it shares with the first batch stays busy when it ends.
-        drop(busy.begin(&[ticket("b"), ticket("c")]));
-        assert!(busy.has(&ticket("a")) && busy.has(&ticket("b")) && !busy.has(&ticket("c")));
-
-        let wanted = ticket("b");
-        let wait = busy.wait_for(&wanted);
-        tokio::pin!(wait);
-        let early = tokio::time::timeout(Duration::from_millis(20), &mut wait).await;
-        assert!(early.is_err(), "the first batch still sells it");
-        drop(first);
-        wait.await;
-        assert!(!busy.has(&ticket("a")));
-    }
 }
