@@ -172,6 +172,18 @@ enum Holds {
     Rest,
 }
 
+/// A person decided that an order which is gone keeps what is left of its money: it was sent back in some other way.
+pub(crate) async fn money_kept(
+    tx: &mut Tx,
+    order: &mut Order,
+    payment: &Payment,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<()> {
+    let facts = json!({ "payment": payment.id, "amount": payment.refundable() });
+    store::change(tx, order, actor, "money_kept", &facts, now).await
+}
+
 fn whole(payment: &Payment) -> Holds {
     match payment.status {
         PaymentStatus::Captured if payment.refundable() == payment.captured => Holds::All,

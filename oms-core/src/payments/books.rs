@@ -213,6 +213,12 @@ impl Locked {
         }
     }
 
+    /// Whether an order that is gone keeps money that is not on its way back.
+    pub(super) fn keeps_money(&self) -> bool {
+        let gone = matches!(self.order.state, OrderState::Canceled | OrderState::Expired);
+        gone && self.payment.refundable() > 0
+    }
+
     /// By the usual rules an order that is gone keeps no money. What came just now is sent back by itself.
     pub(super) fn review_kept_money(&mut self) {
         let gone = matches!(self.order.state, OrderState::Canceled | OrderState::Expired);

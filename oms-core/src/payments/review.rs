@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::id::PaymentId;
 use crate::jobs::{Job, NewJob};
 use crate::oms::Oms;
+use crate::orders::settle;
 
 /// Leads a payment out of review. What the gateway says now is the basis of every decision.
 pub(super) async fn review(oms: Oms, actor: Actor, id: PaymentId, decision: Decision) -> Result<Payment> {
@@ -46,6 +47,10 @@ pub(super) async fn review(oms: Oms, actor: Actor, id: PaymentId, decision: Deci
     }
     if decision == Decision::Refund {
         send_all_back(&mut locked)?;
+    }
+    if decision == Decision::Accept && locked.keeps_money() {
+        let now = locked.now;
+        settle::money_kept(&mut tx, &mut locked.order, &locked.payment, &actor, now).await?;
     }
     let payment = locked.save(&mut tx).await?;
     tx.commit().await?;

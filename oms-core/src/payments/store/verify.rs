@@ -120,7 +120,10 @@ async fn gone(tx: &mut Tx) -> Result<Vec<String>> {
                  FROM oms_order o WHERE o.state IN ('canceled', 'expired')
              ) sums
              WHERE kept > 0 AND NOT EXISTS (
-                 SELECT 1 FROM oms_payment p WHERE p.order_id = sums.id AND p.attention = 'needs_review')",
+                 SELECT 1 FROM oms_payment p WHERE p.order_id = sums.id AND p.attention = 'needs_review')
+             -- Unless a person decided so.
+             AND NOT EXISTS (
+                 SELECT 1 FROM oms_order_event e WHERE e.order_id = sums.id AND e.kind = 'money_kept')",
         )
         .fetch_all(conn)
         .await
