@@ -107,10 +107,11 @@ impl Database {
         }
     }
 
-    /// What would run within the next 40 s runs now: the first look at a payment whose outcome is unknown waits for 30 s.
+    /// What would run within the next 150 s runs now: the first look at a payment whose outcome is unknown waits for
+    /// 30 s, the second one for 2 minutes.
     async fn hasten(&self) {
         let now = SystemClock.now();
-        let soon = now + Duration::from_secs(40);
+        let soon = now + Duration::from_secs(150);
         let sql = "UPDATE oms_job SET run_at = $1 WHERE leased_until IS NULL AND run_at > $1 AND run_at < $2";
         raw!(self, |conn| sqlx::query(sql)
             .bind(now)
@@ -121,15 +122,21 @@ impl Database {
         .unwrap();
     }
 
-    /// What the server still has to do, in words.
+    /// What the server still has to do, in words. The job that looks at a payment may stand for long after others have
+    /// settled it, so that the payments are asked instead.
     async fn left(&self) -> Vec<(String, String)> {
         let sql = AssertSqlSafe(format!(
-            "SELECT kind, coalesce(last_error, 'no error yet') FROM oms_job WHERE kind NOT IN {PERIODIC}
+            "SELECT kind, coalesce(last_error, 'no error yet') FROM oms_job
+             WHERE kind NOT IN {PERIODIC} AND kind <> 'reconcile_payment'
              UNION ALL
              SELECT 'attempt: ' || operation, status FROM oms_payment_attempt WHERE status IN ('in_flight', 'unknown')
              UNION ALL
              SELECT 'payment: ' || status, coalesce(attention, '') FROM oms_payment
-             WHERE attention = 'unknown' OR status IN ('created', 'pending')"
+             WHERE attention = 'unknown' OR status IN ('created', 'pending')
+             UNION ALL
+             SELECT 'unwanted payment: ' || p.status, coalesce(p.attention, '')
+             FROM oms_payment p JOIN oms_order o ON o.id = p.order_id
+             WHERE p.open AND o.state <> 'awaiting_payment'"
         ));
         raw!(self, |conn| sqlx::query_as(sql).fetch_all(conn).await).unwrap()
     }
