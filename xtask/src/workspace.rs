@@ -23,7 +23,9 @@ pub(crate) struct Package {
 
 impl Workspace {
     pub(crate) fn load() -> Result<Self> {
-        let output = cargo_in(Path::new(env!("CARGO_MANIFEST_DIR")))
+        // As cargo says now: what it said when this was compiled may be another checkout with the same target folder.
+        let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| ".".into());
+        let output = cargo_in(Path::new(&here))
             .args(["metadata", "--no-deps", "--format-version", "1"])
             .output()
             .context("cannot start cargo")?;
