@@ -43,7 +43,6 @@ CREATE TABLE oms_session (
     created_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX oms_session_user ON oms_session (user_id);
-CREATE INDEX oms_session_previous ON oms_session (previous_hash) WHERE previous_hash IS NOT NULL;
 
 CREATE TABLE oms_business (
     id BLOB PRIMARY KEY,

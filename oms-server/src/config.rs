@@ -86,6 +86,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Without a slash at the end; none to derive it from the address that is listened on.
     pub public_url: Option<String>,
+    /// Without a slash at the end; none when the public address is reachable from here as well.
+    pub internal_url: Option<String>,
     pub database_url: String,
     pub data_dir: PathBuf,
     pub plugin_dir: PathBuf,
@@ -204,7 +206,10 @@ impl Config {
                 "127.0.0.1:8000",
                 "an IP address with a port, such as 127.0.0.1:8000",
             )?,
-            public_url: address.map(|url| public_url(&url)).transpose()?,
+            public_url: address.map(|url| own_url("OMS_PUBLIC_URL", &url)).transpose()?,
+            internal_url: lookup("OMS_INTERNAL_URL")
+                .map(|url| own_url("OMS_INTERNAL_URL", &url))
+                .transpose()?,
             database_url: database_url(given(&options.database_url), &data_dir)?,
             plugin_dir: plugin_dir(given(&options.plugin_dir), &data_dir),
             accounts,
@@ -270,7 +275,7 @@ fn parse_or<T: FromStr>(
         .map_err(|_| wrong(variable, format!("{text:?} is not {expected}")))
 }
 
-fn public_url(text: &str) -> Result<String, ConfigError> {
+fn own_url(variable: &'static str, text: &str) -> Result<String, ConfigError> {
     let usable = url::Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.has_host()
@@ -282,7 +287,7 @@ fn public_url(text: &str) -> Result<String, ConfigError> {
         Ok(text.trim_end_matches('/').to_owned())
     } else {
         Err(wrong(
-            "OMS_PUBLIC_URL",
+            variable,
             format!("{text:?} is not an address such as https://shop.example.com"),
         ))
     }

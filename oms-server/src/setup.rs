@@ -92,6 +92,7 @@ pub async fn bank(config: &Config, mounted_at: &str) -> Result<Option<Bank>> {
     let bank = Bank::open(BankConfig {
         database: config.data_dir.join("mock-gateway.db"),
         public_url: mounted_at.to_owned(),
+        internal: config.public_url.clone().zip(config.internal_url.clone()),
         api_key,
         webhook_secret,
     });
@@ -124,13 +125,14 @@ fn declared(config: &Config) -> Result<Vec<Account>> {
 
 fn mock_account(config: &Config, public_url: &str) -> Result<Account> {
     let (api_key, webhook_secret) = bank_secrets(config)?;
-    let origin = url::Url::parse(public_url)?.origin().ascii_serialization();
+    let reachable = config.internal_url.as_deref().unwrap_or(public_url);
+    let origin = url::Url::parse(reachable)?.origin().ascii_serialization();
     let mut account = Account::new("mock", "mock");
     account.grants = vec![Grant {
         origin,
         private: true,
     }];
-    account.config = [("base-url".to_owned(), format!("{public_url}/mock-gateway"))].into();
+    account.config = [("base-url".to_owned(), format!("{reachable}/mock-gateway"))].into();
     account.secrets = [
         ("api-key".to_owned(), Secret::new(api_key)),
         ("webhook-secret".to_owned(), Secret::new(webhook_secret)),

@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 pub(crate) struct Mailbox {
     dir: PathBuf,
     recipient: String,
+    /// Brings what has arrived since into the folder.
+    fetch: Option<Box<dyn Fn() -> Result<()>>>,
 }
 
 pub(crate) struct Mail {
@@ -23,7 +25,13 @@ impl Mailbox {
         Self {
             dir: data_dir.join("mail"),
             recipient: recipient.to_owned(),
+            fetch: None,
         }
+    }
+
+    pub(crate) fn fetched_by(mut self, fetch: impl Fn() -> Result<()> + 'static) -> Self {
+        self.fetch = Some(Box::new(fetch));
+        self
     }
 
     /// The files that are there now.
@@ -42,6 +50,9 @@ impl Mailbox {
     }
 
     fn mails(&self) -> Result<Vec<Mail>> {
+        if let Some(fetch) = &self.fetch {
+            fetch()?;
+        }
         if !self.dir.exists() {
             return Ok(Vec::new());
         }

@@ -1,4 +1,4 @@
-//! Project commands: `cargo xtask plugins | test | run | bench`. Typed scripts, no tool to install.
+//! Project commands: `cargo xtask plugins | test | run | bench | compose`. Typed scripts, no tool to install.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -8,6 +8,7 @@
 
 mod api;
 mod bench;
+mod compose;
 mod mailbox;
 mod plugins;
 mod postgres;
@@ -45,6 +46,8 @@ enum Command {
     Run(run::Options),
     /// Print the table of speeds: SQLite and PostgreSQL, in process and over HTTP
     Bench(bench::Options),
+    /// Build the images, start the stack of docker-compose.yml, walk through it after every restart, take it down
+    Compose(compose::Options),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Test(options) => test::run(&workspace, &options),
         Command::Run(options) => run::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Compose(options) => compose::run(&workspace, &options),
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::mailbox::Mailbox;
 use crate::server::{Running, Settings};
 use crate::workspace::Workspace;
 use crate::{plugins, walk};
@@ -30,7 +31,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         return Err(command.exec()).with_context(|| format!("cannot start {}", program.display()));
     }
     let mut server = Running::start(command, &settings, &workspace.target_dir.join("walk-server.log"))?;
-    let story = walk::play(&settings);
+    let story = walk::play(&settings.address, |recipient| {
+        Mailbox::new(&settings.data_dir, recipient)
+    });
     if story.is_err() {
         server.show_log();
     }

@@ -9,18 +9,19 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, data, number, text};
 use crate::mailbox::Mailbox;
-use crate::server::Settings;
 
 const QUANTITY: i64 = 2;
 /// For what happens in the background: mails and webhooks.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(crate) fn play(settings: &Settings) -> Result<()> {
-    let mut story = Story::new(settings);
+/// Plays it against the server at this address; `mailbox` opens the folder with the mails to somebody.
+pub(crate) fn play(address: &str, mailbox: impl FnOnce(&str) -> Mailbox) -> Result<()> {
+    let mut story = Story::new(address, mailbox);
     story.step("register", Story::register)?;
     let token = story.step("verification mail", |s| s.read_verification_mail())?;
     story.step("verify the address", |s| s.verify(&token))?;
     story.step("log in", Story::log_in)?;
+    story.step("a shop", |s| s.open_shop())?;
     let item = story.step("find a product", |s| s.find_product())?;
     let order = story.step("place the order", |s| s.place_order(&item))?;
     story.step("stock is reserved", |s| s.check_stock(&item))?;
@@ -64,15 +65,15 @@ struct Order {
 type Step<T> = Result<(T, String)>;
 
 impl Story {
-    fn new(settings: &Settings) -> Self {
+    fn new(address: &str, mailbox: impl FnOnce(&str) -> Mailbox) -> Self {
         let since_1970 = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         let run = format!("{:x}{:x}", since_1970.as_millis(), std::process::id());
         let email = format!("walk{run}@example.com");
         Self {
-            api: Api::new(&settings.address),
-            mailbox: Mailbox::new(&settings.data_dir, &email),
+            api: Api::new(address),
+            mailbox: mailbox(&email),
             username: format!("walk{run}"),
             password: format!("long walk {run}"),
             email,
@@ -183,6 +184,27 @@ impl Story {
             }
         }
         bail!("no product has {QUANTITY} units available:\n{page:#}")
+    }
+
+    /// A shop that was never used has nothing to sell: then whoever walks sells a mug first.
+    fn open_shop(&self) -> Step<()> {
+        let page = self.api.get("/v1/products?limit=1")?.expect(200)?;
+        if !data(&page)?.is_empty() {
+            return Ok(((), "there is one".into()));
+        }
+        let business = json!({"name": "The walker's mugs"});
+        let business = self.api.post("/v1/businesses", &business)?.expect(201)?;
+        let product = json!({
+            "business_id": business["id"], "name": "Mug", "sku": "WALK-MUG",
+            "price": {"amount": 1299, "currency": "EUR"},
+        });
+        self.api.post("/v1/products", &product)?.expect(201)?;
+        let stock = json!({"delta": 1000, "reason": "delivery"});
+        let key = format!("delivery-{}", self.run);
+        self.api
+            .post_once("/v1/stock/WALK-MUG/adjustments", &key, &stock)?
+            .expect(201)?;
+        Ok(((), "made one that sells mugs".into()))
     }
 
     fn place_order(&self, item: &Item) -> Step<Order> {

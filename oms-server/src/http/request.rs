@@ -163,15 +163,24 @@ pub(super) async fn limit_body<E: Endpoint>(next: Arc<E>, mut request: Request) 
         if !waits_for_a_go {
             tokio::spawn(drain(body));
         }
-        return Err(too_large(limit).into());
+        return Ok(refuse_unread(too_large(limit)));
     }
     let bytes = match body.into_bytes_limit(limit).await {
         Ok(bytes) => bytes,
-        Err(poem::error::ReadBodyError::PayloadTooLarge) => return Err(too_large(limit).into()),
+        Err(poem::error::ReadBodyError::PayloadTooLarge) => return Ok(refuse_unread(too_large(limit))),
         Err(_) => return Err(ApiError::invalid_request("the body ended before its end").into()),
     };
     request.set_body(bytes);
     next.call(request).await.map(IntoResponse::into_response)
+}
+
+/// The answer to a request whose body was not read to its end. The connection ends with it, and a client that is not
+/// told so would lose its next request there.
+pub(super) fn refuse_unread(error: ApiError) -> Response {
+    let mut response = poem::Error::from(error).into_response();
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 /// Ends what takes too long. An order that is being placed is placed all the same: the retry finds it by its key.

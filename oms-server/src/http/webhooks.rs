@@ -10,6 +10,7 @@ use poem::{Endpoint, IntoResponse, Request, Response, Route, get, handler};
 
 use super::State;
 use super::error::{ApiError, Result};
+use super::request::refuse_unread;
 
 pub(super) fn mount(routes: Route) -> Route {
     routes.at("/v1/webhooks/:account", get(receive).post(receive))
@@ -25,7 +26,7 @@ pub(super) async fn refuse_unknown_account<E: Endpoint>(
         // Names of accounts have no characters that a path would encode.
         && !state.oms.has_account(account)
     {
-        return Err(ApiError::not_found("payment account").into());
+        return Ok(refuse_unread(ApiError::not_found("payment account")));
     }
     next.call(request).await.map(IntoResponse::into_response)
 }

@@ -124,7 +124,7 @@ async fn attempt(bank: &Inner, delivery: &store::Delivery) -> Result<u16, String
     };
     let response = bank
         .http
-        .post(&delivery.url)
+        .post(reachable(bank, &delivery.url))
         .header("content-type", "application/json")
         .header("webhook-id", &delivery.message_id)
         .header("webhook-timestamp", timestamp)
@@ -134,6 +134,15 @@ async fn attempt(bank: &Inner, delivery: &store::Delivery) -> Result<u16, String
         .await
         .map_err(|error| error.to_string())?;
     Ok(response.status().as_u16())
+}
+
+/// Where the merchant's address leads to from here.
+fn reachable(bank: &Inner, url: &str) -> String {
+    let inside = bank.internal.as_ref().and_then(|(public, internal)| {
+        let path = url.strip_prefix(public)?;
+        path.starts_with('/').then(|| format!("{internal}{path}"))
+    });
+    inside.unwrap_or_else(|| url.to_owned())
 }
 
 /// Doubles with every attempt.

@@ -62,6 +62,9 @@ pub(crate) struct BankConfig {
     pub(crate) database: PathBuf,
     /// Where the bank is mounted, e.g. `http://127.0.0.1:8000/mock-gateway`.
     pub(crate) public_url: String,
+    /// The shop's public address, and the one at which the bank reaches it instead: inside a network of containers the
+    /// public one may lead nowhere.
+    pub(crate) internal: Option<(String, String)>,
     /// The bearer token of the API.
     pub(crate) api_key: String,
     /// `whsec_` and base64, as Standard Webhooks writes secrets.
@@ -75,6 +78,7 @@ pub struct Bank(Arc<Inner>);
 struct Inner {
     db: SqlitePool,
     public_url: String,
+    internal: Option<(String, String)>,
     api_key: String,
     webhook_key: Vec<u8>,
     timing: Timing,
@@ -130,6 +134,7 @@ impl Bank {
         Ok(Self(Arc::new(Inner {
             db: store::open(&config.database).await?,
             public_url,
+            internal: config.internal,
             api_key: config.api_key,
             webhook_key,
             timing,

@@ -36,6 +36,7 @@ async fn what_anybody_may_send_is_bounded() {
             let request = server.request(method, "/v1/webhooks/nobody");
             if let Ok(answer) = request.body(vec![b' '; 2 << 20]).send().await {
                 assert_eq!(answer.status(), 404);
+                assert_eq!(answer.headers()["connection"], "close");
             }
         }
         server.product(&ann, "MUG", 10).await;

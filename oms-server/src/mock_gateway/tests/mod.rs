@@ -81,6 +81,7 @@ impl Town {
                     BankConfig {
                         database,
                         public_url: format!("{address}/mock-gateway/"),
+                        internal: None,
                         api_key: API_KEY.into(),
                         webhook_secret: SECRET.into(),
                     },
