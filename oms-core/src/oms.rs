@@ -15,7 +15,7 @@ use crate::mail::{LogMailer, Mailer};
 use crate::orders::placement;
 use crate::payments::{Account, PaymentGateway};
 use crate::time::{Clock, SystemClock, Timestamp};
-use crate::users::Passwords;
+use crate::users::{Gate, Passwords};
 
 /// An order management system over one database. Cloning is cheap: it is a handle.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) mailer: Arc<dyn Mailer>,
     pub(crate) passwords: Passwords,
+    /// Where requests wait to be told who asks.
+    pub(crate) gate: Gate,
     pub(crate) settings: Settings,
     pub(crate) accounts: BTreeMap<String, Account>,
     pub(crate) natives: BTreeMap<String, Arc<dyn PaymentGateway>>,
@@ -224,6 +226,7 @@ impl OmsBuilder {
             &tasks,
             &stop,
         );
+        let gate = Gate::start(&db, &self.clock, &tasks, &stop);
         let accounts = self.accounts.into_iter().map(|a| (a.name.clone(), a)).collect();
         let inner = Inner {
             db,
@@ -232,6 +235,7 @@ impl OmsBuilder {
             clock: self.clock,
             mailer: self.mailer,
             passwords: Passwords::new(),
+            gate,
             settings: self.settings,
             accounts,
             natives: self.natives,

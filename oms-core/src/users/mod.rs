@@ -3,6 +3,7 @@
 //! Passwords are kept as argon2id hashes ([`password`]), tokens as SHA-256 ([`token`]); neither leaves in a `Debug`
 //! or a log. Hashing happens before a transaction begins.
 
+mod gate;
 mod model;
 mod password;
 mod session;
@@ -11,6 +12,7 @@ mod token;
 
 use std::time::Duration;
 
+pub(crate) use gate::Gate;
 pub use model::{LoggedIn, Register, UpdateMe, User};
 pub(crate) use password::Passwords;
 

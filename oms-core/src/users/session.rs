@@ -154,15 +154,13 @@ impl Users<'_> {
         tx.commit().await
     }
 
-    /// Who asks, from the two ids in an access token whose signature was checked. One read: roles, the verified flag,
-    /// log-out and disabling are those of now, not those of when the token was made.
+    /// Who asks, from the two ids in an access token whose signature was checked. Roles, the verified flag,
+    /// log-out and disabling are those of now, not those of when the token was made. Callers of one moment share a read.
     ///
     /// # Errors
     /// [`Error::Unauthorized`] when the session is over or is another user's, or the user is disabled.
     pub async fn authenticate(&self, session: SessionId, user: UserId) -> Result<Actor> {
-        let mut tx = self.oms.db().read().await?;
-        let found = store::actor_of(&mut tx, session, user, self.oms.now()).await?;
-        tx.rollback().await?;
+        let found = self.oms.inner.gate.ask(session, user).await?;
         found.ok_or(Error::Unauthorized)
     }
 }

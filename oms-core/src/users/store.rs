@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use sqlx::FromRow;
 
 use super::model::{Email, User, Username};
@@ -345,30 +347,32 @@ pub(super) async fn revoke_session(tx: &mut Tx, id: SessionId, user: UserId, now
     Ok(())
 }
 
-/// The user as it may act now in this session; nothing when either is no longer welcome.
-pub(super) async fn actor_of(
+/// Users as they may act now in these sessions, at least one. Those that are no longer welcome are left out.
+pub(super) async fn actors_of(
     tx: &mut Tx,
-    session: SessionId,
-    user: UserId,
+    sessions: &[SessionId],
     now: Timestamp,
-) -> Result<Option<Actor>> {
-    let row: Option<(bool, bool, bool)> = run!(tx, |conn| {
-        sqlx::query_as(
-            "SELECT u.operator, u.admin, u.email_verified_at IS NOT NULL
+) -> Result<HashMap<SessionId, Actor>> {
+    // Filled up with repetitions, so that there are few texts for a connection to remember.
+    let count = sessions.len().next_power_of_two();
+    let rows: Vec<(SessionId, UserId, bool, bool, bool)> = run!(tx, |conn| {
+        let mut sql = sqlx::QueryBuilder::new(
+            "SELECT s.id, u.id, u.operator, u.admin, u.email_verified_at IS NOT NULL
              FROM oms_session s JOIN oms_user u ON u.id = s.user_id
-             WHERE s.id = $1 AND u.id = $2 AND s.revoked_at IS NULL AND s.expires_at > $3 AND u.disabled_at IS NULL",
-        )
-        .bind(session)
-        .bind(user)
-        .bind(now)
-        .fetch_optional(conn)
-        .await
+             WHERE s.revoked_at IS NULL AND u.disabled_at IS NULL AND s.expires_at > ",
+        );
+        sql.push_bind(now).push(" AND s.id IN (");
+        let mut ids = sql.separated(", ");
+        for id in sessions.iter().cycle().take(count) {
+            ids.push_bind(*id);
+        }
+        sql.push(")").build_query_as().fetch_all(conn).await
     })?;
-    Ok(row.map(|(operator, admin, verified)| Actor::User {
-        id: user,
-        roles: Roles { operator, admin },
-        verified,
-    }))
+    let actor = |(session, id, operator, admin, verified)| {
+        let roles = Roles { operator, admin };
+        (session, Actor::User { id, roles, verified })
+    };
+    Ok(rows.into_iter().map(actor).collect())
 }
 
 fn taken(e: sqlx::Error) -> Error {

@@ -13,6 +13,7 @@ mod support;
 
 mod architecture;
 mod catalog;
+mod gate;
 mod holding;
 mod inventory;
 mod jobs;
