@@ -24,7 +24,11 @@ async fn log_in(t: &TestOms, name: &str) -> LoggedIn {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_many_is_told_about_their_own_session() {
     each_db(async |t| {
-        let (ann, bob, eve) = (log_in(&t, "ann").await, log_in(&t, "bob").await, log_in(&t, "eve").await);
+        let (ann, bob, eve) = (
+            log_in(&t, "ann").await,
+            log_in(&t, "bob").await,
+            log_in(&t, "eve").await,
+        );
         let users = t.oms.users();
         users.log_out(&eve.user.actor(), eve.session).await.unwrap();
         let asked = (0..600).map(|n| {

@@ -67,7 +67,9 @@ enum Command {
         json: bool,
     },
     /// Measure placing orders, webhooks and memory beside one transaction for each order
-    #[command(after_help = "Example:\n  cargo xtask bench -- --only postgres --seconds 10")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench -- --only postgres --seconds 10\n  oms-server bench --url https://shop.example.com --identifier demo --rate 500 --seconds 60"
+    )]
     Bench(bench::Options),
     /// Administrators
     #[command(subcommand)]

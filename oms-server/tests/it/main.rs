@@ -12,6 +12,7 @@
 mod support;
 
 mod bad_input;
+mod bench;
 mod command_line;
 mod conventions;
 mod docs;

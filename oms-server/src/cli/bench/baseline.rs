@@ -12,7 +12,7 @@ use sqlx::types::Json;
 use sqlx::{PgPool, SqlitePool};
 use uuid::Uuid;
 
-use super::load::Caller;
+use super::load::{Answer, Caller};
 use super::shop::{Pool, Shop, Wishes, address};
 
 const EXPIRY: Duration = Duration::from_secs(30 * 60);
@@ -38,7 +38,7 @@ impl Baseline {
 }
 
 impl Caller for Baseline {
-    async fn call(&mut self) -> Result<()> {
+    async fn call(&mut self) -> Result<Answer> {
         let order = Order {
             customer: self.customer,
             actor: self.customer.to_string(),
@@ -48,9 +48,10 @@ impl Caller for Baseline {
             now: SystemClock.now(),
         };
         match &self.pool {
-            Pool::Sqlite(pool) => on_sqlite(pool, &order).await,
-            Pool::Postgres(pool) => on_postgres(pool, &order).await,
+            Pool::Sqlite(pool) => on_sqlite(pool, &order).await?,
+            Pool::Postgres(pool) => on_postgres(pool, &order).await?,
         }
+        Ok(Answer::Done)
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use oms_core::orders::{NewLine, PlaceOrder};
 use oms_core::{Actor, Oms, Roles};
 
-use super::load::Caller;
+use super::load::{Answer, Caller};
 use super::shop::{Shop, Wishes, address};
 
 pub(super) struct InProcess {
@@ -30,7 +30,7 @@ impl InProcess {
 }
 
 impl Caller for InProcess {
-    async fn call(&mut self) -> Result<()> {
+    async fn call(&mut self) -> Result<Answer> {
         let order = PlaceOrder {
             idempotency_key: self.wishes.key().parse()?,
             lines: vec![NewLine {
@@ -42,6 +42,6 @@ impl Caller for InProcess {
         };
         let placed = self.oms.orders().place(&self.actor, order).await?;
         anyhow::ensure!(!placed.replayed, "order {} was placed before", placed.value.id);
-        Ok(())
+        Ok(Answer::Done)
     }
 }

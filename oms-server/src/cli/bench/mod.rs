@@ -6,6 +6,7 @@ mod load;
 mod machine;
 mod over_http;
 mod pgbench;
+mod remote;
 mod shop;
 mod table;
 mod webhooks;
@@ -36,8 +37,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "URL")]
     postgres_url: Option<String>,
     /// An existing folder on a disk, for SQLite and scratch files
-    #[arg(long, value_name = "FOLDER")]
-    sqlite_dir: PathBuf,
+    #[arg(long, value_name = "FOLDER", required_unless_present = "url")]
+    sqlite_dir: Option<PathBuf>,
     /// Measured time of each cell, after a second of warm-up
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
@@ -50,6 +51,8 @@ pub(super) struct Options {
     /// A look: 64 clients alone, one second each
     #[arg(long)]
     quick: bool,
+    #[command(flatten)]
+    remote: remote::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,6 +64,9 @@ enum Part {
 }
 
 pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> {
+    if let Some(url) = &options.remote.url {
+        return remote::run(&options.remote, url, options.seconds).await;
+    }
     let mut bench = Bench::new(config, options)?;
     if bench.wants(Part::Sqlite) {
         let shop = Shop::on_sqlite(&bench.dir).await?;
@@ -106,7 +112,11 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(config: &'a Config, options: &'a Options) -> Result<Self> {
-        let dir = options.sqlite_dir.canonicalize().context("--sqlite-dir")?;
+        let dir = options
+            .sqlite_dir
+            .as_deref()
+            .context("--sqlite-dir is not given")?;
+        let dir = dir.canonicalize().context("--sqlite-dir")?;
         let (clients, seconds, warm_up): (&[usize], _, _) = match options.quick {
             true => (&[64], 1, Duration::from_millis(500)),
             false => (&[1, 16, 64], options.seconds, Duration::from_secs(1)),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::load::Caller;
+use super::load::{Answer, Caller};
 use super::shop::{PASSWORD, Shop, Wishes, address, username};
 
 /// `oms-server serve`, killed when it is dropped before it was stopped.
@@ -147,7 +147,7 @@ impl OverHttp {
 }
 
 impl Caller for OverHttp {
-    async fn call(&mut self) -> Result<()> {
+    async fn call(&mut self) -> Result<Answer> {
         let headers = format!(
             "authorization: Bearer {}\r\nidempotency-key: {}\r\n",
             self.token,
@@ -166,7 +166,7 @@ impl Caller for OverHttp {
             "an order was answered with {status}: {}",
             String::from_utf8_lossy(&body)
         );
-        Ok(())
+        Ok(Answer::Done)
     }
 }
 

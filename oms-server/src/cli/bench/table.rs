@@ -165,6 +165,8 @@ mod tests {
             per_second,
             p50: Duration::from_micros(1_500),
             p99: Duration::from_millis(2),
+            p999: Duration::from_millis(2),
+            max: Duration::from_millis(2),
             acknowledged: 1,
         };
         Measured { load, batch: 1.0 }

@@ -12,7 +12,7 @@ use oms_core::payments::{Account, Delivery, Received, Secret};
 use oms_core::{Actor, Oms, Timestamp};
 use sha2::Sha256;
 
-use super::load::{Caller, Load, Span, closed_loop};
+use super::load::{Answer, Caller, Load, Span, closed_loop};
 use super::over_http::{Connection, Server};
 
 const PATH: &str = "/v1/webhooks/mock";
@@ -85,7 +85,7 @@ impl Receiver {
 }
 
 impl Caller for Gateway {
-    async fn call(&mut self) -> Result<()> {
+    async fn call(&mut self) -> Result<Answer> {
         let now = self.oms.now();
         let delivery = Delivery {
             method: "POST".into(),
@@ -108,7 +108,7 @@ impl Caller for Gateway {
             matches!(received, Received::Verified(_)),
             "a good signature was not verified"
         );
-        Ok(())
+        Ok(Answer::Done)
     }
 }
 
