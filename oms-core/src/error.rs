@@ -220,13 +220,19 @@ impl From<sqlx::Error> for Error {
 pub(crate) fn connection_lost(e: &sqlx::Error) -> bool {
     match e {
         sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::Protocol(_) => true,
-        // 57P01..57P03: admin shutdown, crash shutdown, cannot connect now; class 08: connection exceptions.
-        sqlx::Error::Database(e) => e
-            .code()
-            .is_some_and(|c| c.starts_with("57P") || c.starts_with("08")),
+        sqlx::Error::Database(e) => e.code().is_some_and(|code| {
+            // Class 08: connection exceptions. 57P01 to 57P05: the server or the session was ended, or the server is not
+            // up yet. 25P03, 25P04: a limit ended the session. 25006: what was the primary is a standby now.
+            code.starts_with("08")
+                || code.starts_with("57P")
+                || matches!(code.as_ref(), "25P03" | "25P04" | "25006")
+                // A migration has changed a table beneath a statement that this connection had prepared.
+                || (code == "0A000" && e.message().contains("cached plan"))
+        }),
         _ => false,
     }
 }

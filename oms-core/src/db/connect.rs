@@ -1,16 +1,13 @@
 use std::str::FromStr;
+#[cfg(feature = "sqlite")]
 use std::time::Duration;
-
-use sqlx::migrate::Migrator;
 
 use super::Db;
 use crate::error::{Error, Result};
 
-/// How long a caller waits for a connection before it is told to come back.
+/// How long a caller waits for SQLite's writer, or a reader, before it is told to come back.
+#[cfg(feature = "sqlite")]
 const ACQUIRE: Duration = Duration::from_secs(5);
-
-/// Our own table, so that a host program's migrations on the same database do not collide.
-const MIGRATIONS_TABLE: &str = "_oms_migrations";
 
 impl Db {
     /// Opens `sqlite://..` or `postgres://..`. `max_connections` bounds the PostgreSQL pool and the SQLite readers.
@@ -26,22 +23,6 @@ impl Db {
             )),
         }
     }
-
-    /// Brings the schema up to date. Does nothing when it is; on PostgreSQL several processes may call it at once.
-    pub(crate) async fn migrate(&self) -> Result<()> {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite { writer, .. } => own(sqlx::migrate!("migrations/sqlite")).run(writer).await,
-            #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => own(sqlx::migrate!("migrations/postgres")).run(pool).await,
-        }
-        .map_err(|e| Error::Internal(format!("migration: {e}")))
-    }
-}
-
-fn own(mut migrator: Migrator) -> Migrator {
-    migrator.dangerous_set_table_name(MIGRATIONS_TABLE);
-    migrator
 }
 
 #[cfg(feature = "sqlite")]
@@ -68,8 +49,9 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
         .acquire_timeout(ACQUIRE)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_with(options.clone())
-        .await?;
+        .connect_lazy_with(options.clone());
+    // The change of a new file to WAL does not wait for others that do the same: SQLite refuses it at once.
+    super::patiently(ACQUIRE, async || Ok(writer.acquire().await.map(drop)?)).await?;
     let reader = SqlitePoolOptions::new()
         .max_connections(readers.max(1))
         .acquire_timeout(ACQUIRE)
@@ -80,23 +62,27 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
 
 #[cfg(feature = "postgres")]
 async fn postgres(url: &str, max_connections: u32) -> Result<Db> {
-    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::pool::Pool;
 
     let options = PgConnectOptions::from_str(url)
         .map_err(|e| Error::Internal(format!("database URL: {e}")))?
         .application_name("oms")
         .statement_cache_capacity(256)
-        // A statement, a wait for a row or an idle transaction that is this old is a fault, not work.
+        // A statement, a wait for a row or an idle transaction that is this old is a fault, not work. They are short
+        // because locks of a client that vanished are free only after them.
         .options([
-            ("statement_timeout", "10s"),
-            ("lock_timeout", "4s"),
-            ("idle_in_transaction_session_timeout", "15s"),
+            ("statement_timeout", "4s"),
+            ("lock_timeout", "3s"),
+            ("idle_in_transaction_session_timeout", "5s"),
             ("timezone", "UTC"),
+            // A client whose machine is gone keeps its backend for two minutes and not for two hours.
+            ("tcp_keepalives_idle", "60"),
+            ("tcp_keepalives_interval", "20"),
+            ("tcp_keepalives_count", "3"),
         ]);
-    let pool = PgPoolOptions::new()
-        .max_connections(max_connections.max(4))
-        .acquire_timeout(ACQUIRE)
-        .connect_with(options)
-        .await?;
-    Ok(Db::Postgres(pool))
+    // As the database says it: "overloaded" would tell little about a wrong address.
+    let pool = Pool::open(options, max_connections.max(4)).await;
+    Ok(Db::Postgres(pool.map_err(Error::Database)?))
 }

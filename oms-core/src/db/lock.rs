@@ -1,6 +1,8 @@
 use uuid::Uuid;
 
 use super::Tx;
+#[cfg(feature = "postgres")]
+use super::limited;
 use crate::error::Result;
 
 /// The tables whose rows are locked, in the one order in which a transaction may lock them:
@@ -35,7 +37,7 @@ pub(crate) async fn lock(tx: &mut Tx, table: Table, ids: &[Uuid]) -> Result<()> 
                     "SELECT 1 FROM oms_stock WHERE variant_id = ANY($1) ORDER BY variant_id FOR NO KEY UPDATE"
                 }
             };
-            sqlx::query(sql).bind(ids).execute(&mut **tx).await?;
+            limited!(tx, |conn| sqlx::query(sql).bind(ids).execute(conn).await)?;
         }
     }
     let _ = (table, ids);

@@ -5,17 +5,18 @@
 
 mod connect;
 mod lock;
+mod migrate;
+#[cfg(feature = "postgres")]
+mod pool;
 
 use std::time::Duration;
 
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-use sqlx::Transaction;
-#[cfg(feature = "postgres")]
-use sqlx::{PgPool, Postgres};
 #[cfg(feature = "sqlite")]
-use sqlx::{Sqlite, SqlitePool};
+use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub(crate) use lock::{Table, lock};
+#[cfg(feature = "postgres")]
+pub(crate) use pool::PgTx;
 
 use crate::error::{Error, Result, connection_lost};
 
@@ -29,7 +30,7 @@ pub(crate) enum Db {
         reader: SqlitePool,
     },
     #[cfg(feature = "postgres")]
-    Postgres(PgPool),
+    Postgres(pool::Pool),
 }
 
 /// An open transaction. Every store function takes one; only services begin and commit.
@@ -40,7 +41,7 @@ pub(crate) enum Tx {
     #[cfg(feature = "sqlite")]
     Sqlite(Transaction<'static, Sqlite>),
     #[cfg(feature = "postgres")]
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PgTx),
 }
 
 /// Runs one query on whichever connection is behind `$tx`. Use the block form, which rustfmt formats:
@@ -54,14 +55,33 @@ macro_rules! run {
                 $body
             }
             #[cfg(feature = "postgres")]
-            $crate::db::Tx::Postgres(tx) => {
-                let $conn = &mut **tx;
-                $body
-            }
+            $crate::db::Tx::Postgres(tx) => $crate::db::limited!(tx, |$conn| $body),
         }
     };
 }
 pub(crate) use run;
+
+/// As [`run!`], where the two databases have different texts and `$tx` is the PostgreSQL transaction.
+///
+/// The time limit is on our side: the limits that the server keeps are no help against a server that has gone silent.
+#[cfg(feature = "postgres")]
+macro_rules! limited {
+    ($tx:ident, |$conn:ident| $body:expr) => {{
+        let until = $tx.enter();
+        let answer = tokio::time::timeout_at(until, async {
+            let $conn = &mut **$tx;
+            $body
+        })
+        .await;
+        $tx.leave(answer)
+    }};
+}
+#[cfg(feature = "postgres")]
+pub(crate) use limited;
+
+// After the macro that it uses.
+#[cfg(all(test, feature = "postgres"))]
+mod tests;
 
 /// How [`Tx::commit_or_unknown`] ended.
 pub(crate) enum Commit {
@@ -79,7 +99,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin("BEGIN").await?),
         })
     }
 
@@ -89,7 +109,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { reader, .. } => Tx::Sqlite(reader.begin().await?),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin("BEGIN").await?),
         })
     }
 
@@ -101,11 +121,9 @@ impl Db {
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => {
                 let mut tx = pool
-                    .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     .await?;
-                sqlx::query("SET LOCAL statement_timeout = 0")
-                    .execute(&mut *tx)
-                    .await?;
+                tx.take_your_time().await?;
                 Tx::Postgres(tx)
             }
         })
@@ -183,6 +201,20 @@ impl Tx {
             Self::Postgres(tx) => tx.rollback().await?,
         }
         Ok(())
+    }
+}
+
+/// Again and again while another process of the same machine holds the file.
+#[cfg(feature = "sqlite")]
+async fn patiently(patience: Duration, work: impl AsyncFn() -> Result<()>) -> Result<()> {
+    let since = tokio::time::Instant::now();
+    loop {
+        match work().await {
+            Err(e) if e.is_retryable() && since.elapsed() < patience => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            done => return done,
+        }
     }
 }
 

@@ -231,8 +231,9 @@ impl Shop {
             .bind(quantity)
             .execute(&mut *conn)
             .await
-            .unwrap();
-        });
+            .map(drop)
+        })
+        .unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -33,7 +33,7 @@ const GATHER: Duration = Duration::from_millis(20);
 const POLL: Duration = Duration::from_secs(1);
 
 const AWAY_FIRST: Duration = Duration::from_millis(200);
-const AWAY_LONGEST: Duration = Duration::from_secs(5);
+const AWAY_LONGEST: Duration = Duration::from_secs(2);
 
 type Outcome = Result<Finish, JobError>;
 type Handler = Arc<dyn Fn(Oms, Arc<Running>) -> BoxFuture<'static, Outcome> + Send + Sync>;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,9 @@ use crate::time::Clock;
 const MAX_ORDERS: usize = 128;
 /// The most lines of one batch, unless its first order alone has more.
 const MAX_LINES: usize = 1_000;
+
+/// How long a caller waits for its answer. Longer than a batch takes to find out that the database is silent.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The way in.
 #[derive(Debug, Clone)]
@@ -76,15 +80,19 @@ impl Queue {
         Self { tickets }
     }
 
-    /// Waits until the order is durable or refused. Full: [`Error::Overloaded`] at once. A caller that goes away does
-    /// not cancel its order: the retry finds the key.
+    /// Waits until the order is durable or refused. Full: [`Error::Overloaded`] at once. A caller that goes away, or has
+    /// waited too long, does not cancel its order: the retry finds the key.
     pub(super) async fn place(&self, claim: Claim, draft: Draft) -> Result<Placed> {
         let (reply, answer) = oneshot::channel();
         self.tickets
             .try_send(Ticket { claim, draft, reply })
             .map_err(|_| Error::overloaded())?;
-        // No answer: the combiner is gone, and nobody knows how far it came.
-        answer.await.unwrap_or_else(|_| Err(Error::overloaded()))
+        // No answer: the combiner is gone or in trouble, and nobody knows how far it came.
+        let answer = timeout(PATIENCE, answer).await;
+        answer
+            .ok()
+            .and_then(std::result::Result::ok)
+            .unwrap_or_else(|| Err(Error::overloaded()))
     }
 }
 

@@ -9,6 +9,8 @@ use uuid::Uuid;
 use super::decide::{Offer, Sale, judge};
 use super::{Placed, Ticket};
 use crate::db::Tx;
+#[cfg(feature = "postgres")]
+use crate::db::limited;
 use crate::error::{Error, Result};
 use crate::id::{BusinessId, MovementId, OrderId, UserId, VariantId};
 use crate::money::{Currency, Money};
@@ -103,7 +105,7 @@ async fn take_keys(
             sql.build_query_as().fetch_all(&mut **conn).await?
         }
         #[cfg(feature = "postgres")]
-        Tx::Postgres(conn) => {
+        Tx::Postgres(tx) => limited!(tx, |conn| {
             sqlx::query_as(
                 "INSERT INTO oms_idempotency (id, operation, key, fingerprint, result_id, created_at)
                  SELECT id, operation, key, fingerprint, result_id, $6
@@ -121,9 +123,9 @@ async fn take_keys(
             )
             .bind(keys.iter().map(|(_, id)| id.uuid()).collect::<Vec<_>>())
             .bind(now)
-            .fetch_all(&mut **conn)
-            .await?
-        }
+            .fetch_all(conn)
+            .await
+        })?,
     };
     let fresh: BTreeSet<Uuid> = fresh.into_iter().map(|(id,)| id).collect();
     let mut taken = HashMap::new();
@@ -174,8 +176,8 @@ async fn lock_offers(tx: &mut Tx, tickets: impl Iterator<Item = &Ticket>) -> Res
             .await?
         }
         #[cfg(feature = "postgres")]
-        Tx::Postgres(conn) => {
-            // The sort stands below the locks in the plan: rows are locked in the order of their ids.
+        // The sort stands below the locks in the plan: rows are locked in the order of their ids.
+        Tx::Postgres(tx) => limited!(tx, |conn| {
             sqlx::query_as(
                 "SELECT v.sku, v.id AS variant_id, v.business_id, p.name AS product_name, v.name AS variant_name,
                         v.price, v.currency, s.on_hand - s.allocated AS available
@@ -186,9 +188,9 @@ async fn lock_offers(tx: &mut Tx, tickets: impl Iterator<Item = &Ticket>) -> Res
                  ORDER BY v.id FOR NO KEY UPDATE OF s",
             )
             .bind(skus.into_iter().collect::<Vec<_>>())
-            .fetch_all(&mut **conn)
-            .await?
-        }
+            .fetch_all(conn)
+            .await
+        })?,
     };
     rows.into_iter().map(OfferRow::into_offer).collect()
 }
@@ -234,13 +236,9 @@ async fn release_keys(tx: &mut Tx, refused: &[Uuid]) -> Result<()> {
             sql.push(")").build().execute(&mut **conn).await.map(drop)?;
         }
         #[cfg(feature = "postgres")]
-        Tx::Postgres(conn) => {
+        Tx::Postgres(tx) => {
             let sql = "DELETE FROM oms_idempotency WHERE id = ANY($1)";
-            sqlx::query(sql)
-                .bind(refused)
-                .execute(&mut **conn)
-                .await
-                .map(drop)?;
+            limited!(tx, |conn| sqlx::query(sql).bind(refused).execute(conn).await)?;
         }
     }
     Ok(())
@@ -265,7 +263,7 @@ async fn insert(
         #[cfg(feature = "sqlite")]
         Tx::Sqlite(conn) => sqlite::insert(conn, orders, &net, now, expires_at).await?,
         #[cfg(feature = "postgres")]
-        Tx::Postgres(conn) => postgres::insert(conn, orders, &net, now, expires_at).await?,
+        Tx::Postgres(tx) => postgres::insert(tx, orders, &net, now, expires_at).await?,
     };
     let mut rows: HashMap<OrderId, (i64, String)> = rows
         .into_iter()
@@ -484,9 +482,8 @@ mod sqlite {
 
 #[cfg(feature = "postgres")]
 mod postgres {
-    use sqlx::PgConnection;
-
     use super::*;
+    use crate::db::PgTx;
 
     /// Everything in one statement: a batch costs its round trips and its commit once.
     const INSERT: &str = "
@@ -522,7 +519,7 @@ mod postgres {
         SELECT id, number, email, (SELECT count(*) FROM taken) FROM new_order";
 
     pub(super) async fn insert(
-        conn: &mut PgConnection,
+        tx: &mut PgTx,
         orders: &[NewOrder<'_>],
         net: &BTreeMap<VariantId, i64>,
         now: Timestamp,
@@ -533,7 +530,7 @@ mod postgres {
             .flat_map(|o| (1i64..).zip(&o.sale.lines).map(move |(n, line)| (o, n, line)))
             .collect();
         let actors: Vec<String> = orders.iter().map(|o| o.user().to_string()).collect();
-        let rows: Vec<(OrderId, i64, String, i64)> = sqlx::query_as(INSERT)
+        let insert = sqlx::query_as(INSERT)
             .bind(net.keys().copied().collect::<Vec<_>>())
             .bind(net.values().copied().collect::<Vec<_>>())
             .bind(orders.iter().map(|o| o.id).collect::<Vec<_>>())
@@ -580,9 +577,8 @@ mod postgres {
                     .map(|(o, _, _)| o.user().to_string())
                     .collect::<Vec<_>>(),
             )
-            .bind(actors)
-            .fetch_all(conn)
-            .await?;
+            .bind(actors);
+        let rows: Vec<(OrderId, i64, String, i64)> = limited!(tx, |conn| insert.fetch_all(conn).await)?;
         if rows.iter().any(|row| usize::try_from(row.3) != Ok(net.len())) {
             return Err(miscounted("stock rows"));
         }

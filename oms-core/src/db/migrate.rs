@@ -1,0 +1,68 @@
+//! Bringing the schema up to date, from any number of processes at once and safe against a kill at any moment.
+
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+
+use super::Db;
+use crate::error::{Error, Result};
+
+/// Our own table, so that a host program's migrations on the same database do not collide.
+const TABLE: &str = "_oms_migrations";
+
+/// How long one process waits for another that migrates the same SQLite file.
+#[cfg(feature = "sqlite")]
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the server may take to answer a new connection.
+#[cfg(feature = "postgres")]
+const CONNECT: Duration = Duration::from_secs(10);
+
+impl Db {
+    /// Brings the schema up to date. Does nothing when it is. Several processes may call it at once: one works, the
+    /// others wait and find it done. A migration and its entry in the table are one commit.
+    pub(crate) async fn migrate(&self) -> Result<()> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { writer, .. } => super::patiently(PATIENCE, async || on_sqlite(writer).await).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => on_postgres(pool).await,
+        }
+    }
+}
+
+/// All that is new in one transaction, which takes the write lock before it looks: whoever comes second waits there.
+#[cfg(feature = "sqlite")]
+async fn on_sqlite(writer: &sqlx::SqlitePool) -> Result<()> {
+    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let migrator = own(sqlx::migrate!("migrations/sqlite"));
+    migrator.run(&mut *tx).await.map_err(failed)?;
+    Ok(tx.commit().await?)
+}
+
+/// On a connection of its own, which holds an advisory lock until it is closed, whatever happens, and has no limits:
+/// a migration of a large table takes its time.
+#[cfg(feature = "postgres")]
+async fn on_postgres(pool: &super::pool::Pool) -> Result<()> {
+    use sqlx::{ConnectOptions, Connection};
+
+    let options = pool.options().clone().options([
+        ("statement_timeout", "0"),
+        ("lock_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"),
+    ]);
+    let connecting = tokio::time::timeout(CONNECT, options.connect()).await;
+    let mut connection = connecting.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    let migrator = own(sqlx::migrate!("migrations/postgres"));
+    migrator.run(&mut connection).await.map_err(failed)?;
+    Ok(connection.close().await?)
+}
+
+fn own(mut migrator: Migrator) -> Migrator {
+    migrator.dangerous_set_table_name(TABLE);
+    migrator
+}
+
+fn failed(error: sqlx::migrate::MigrateError) -> Error {
+    Error::Internal(format!("migration: {error}"))
+}
