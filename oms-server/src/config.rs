@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use lettre::message::Mailbox;
 use oms_core::payments::Secret;
@@ -77,6 +78,15 @@ pub struct Options {
         value_name = "FILE"
     )]
     pub accounts: Option<String>,
+    /// How long the server goes on after it was asked to stop, for balancers to notice [default: 5 in production, else 0]
+    #[arg(
+        long,
+        global = true,
+        env = "OMS_DRAIN_SECONDS",
+        hide_env_values = true,
+        value_name = "SECONDS"
+    )]
+    pub drain_seconds: Option<String>,
 }
 
 /// Settings that were checked.
@@ -98,6 +108,8 @@ pub struct Config {
     /// None: each mail becomes a file.
     pub smtp: Option<Smtp>,
     pub mail_from: Mailbox,
+    /// From the wish to stop until no more connections are accepted.
+    pub drain: Duration,
 }
 
 /// Without the database's address, which may hold a password.
@@ -110,6 +122,7 @@ impl fmt::Debug for Options {
             .field("public_url", &self.public_url)
             .field("env", &self.env)
             .field("accounts", &self.accounts)
+            .field("drain_seconds", &self.drain_seconds)
             .finish_non_exhaustive()
     }
 }
@@ -125,6 +138,7 @@ impl fmt::Debug for Config {
             .field("plugin_dir", &self.plugin_dir)
             .field("accounts", &self.accounts)
             .field("smtp", &self.smtp)
+            .field("drain", &self.drain)
             .finish_non_exhaustive()
     }
 }
@@ -221,6 +235,7 @@ impl Config {
                 "OMS <no-reply@localhost>",
                 "a sender, such as Shop <shop@example.com>",
             )?,
+            drain: drain(given(&options.drain_seconds).as_deref(), production)?,
             data_dir,
         })
     }
@@ -350,6 +365,16 @@ fn secret_key(given: Option<String>, production: bool) -> Result<Option<Secret>,
     }
 }
 
+fn drain(given: Option<&str>, production: bool) -> Result<Duration, ConfigError> {
+    let default = if production { "5" } else { "0" };
+    let expected = "a number of seconds, at most 300";
+    let seconds: u64 = parse_or(given, "OMS_DRAIN_SECONDS", default, expected)?;
+    if seconds > 300 {
+        return Err(wrong("OMS_DRAIN_SECONDS", format!("{seconds} is not {expected}")));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
 fn smtp(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Option<Smtp>, ConfigError> {
     let port = parse_or(
         lookup("MAIL_PORT").as_deref(),
@@ -402,6 +427,11 @@ mod tests {
         assert_eq!(with(|o| o.listen = Some("8000".into())), "OMS_LISTEN");
         assert_eq!(with(|o| o.env = Some("staging".into())), "OMS_ENV");
         assert_eq!(with(|o| o.public_url = Some("shop".into())), "OMS_PUBLIC_URL");
+        assert_eq!(with(|o| o.drain_seconds = Some("-1".into())), "OMS_DRAIN_SECONDS");
+        assert_eq!(
+            with(|o| o.drain_seconds = Some("301".into())),
+            "OMS_DRAIN_SECONDS"
+        );
         assert_eq!(
             with(|o| o.database_url = Some("mysql://x:secret@y".into())),
             "DATABASE_URL"

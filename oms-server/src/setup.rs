@@ -1,10 +1,12 @@
 //! From settings to a running library: accounts, mails, plugins, secrets, and the fake bank of development.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use oms_core::payments::{Account, Grant, Secret};
 use oms_core::{Actor, Oms, OmsBuilder};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, resolve_secret};
 use crate::http::{State, Tokens};
@@ -12,6 +14,10 @@ use crate::mailer::MailSender;
 use crate::media::MediaStore;
 use crate::mock_gateway::{Bank, BankConfig};
 use crate::secrets;
+
+/// How often, and how long apart, plugins are loaded when the database has no time for it.
+const PLUGIN_TRIES: u32 = 10;
+const PLUGIN_PAUSE: Duration = Duration::from_millis(300);
 
 /// Opens the library as the settings say, with its schema up to date. `public_url` has no slash at its end.
 pub async fn open(config: &Config, public_url: &str) -> Result<Oms> {
@@ -64,9 +70,19 @@ pub async fn load_plugins(config: &Config, oms: &Oms) -> Result<()> {
         tracing::warn!(folder = %config.plugin_dir.display(), "there is no plugin folder (OMS_PLUGIN_DIR)");
         return Ok(());
     }
-    let loaded = oms.plugins().reload(&Actor::System).await;
-    loaded.with_context(|| format!("cannot load the plugins in {}", config.plugin_dir.display()))?;
-    Ok(())
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match oms.plugins().reload(&Actor::System).await {
+            // Another replica that starts at this moment is making its own version the active one.
+            Err(e) if e.is_retryable() && tries < PLUGIN_TRIES => tokio::time::sleep(PLUGIN_PAUSE).await,
+            loaded => {
+                return loaded
+                    .map(drop)
+                    .with_context(|| format!("cannot load the plugins in {}", config.plugin_dir.display()));
+            }
+        }
+    }
 }
 
 /// What the routes need beside the library.
@@ -79,6 +95,7 @@ pub fn state(config: &Config, oms: Oms) -> Result<State> {
         oms,
         tokens: Tokens::new(&secret),
         media: MediaStore::open(&config.data_dir.join("media"))?,
+        leaving: CancellationToken::new(),
     })
 }
 

@@ -51,7 +51,8 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
         .max_lifetime(None)
         .connect_lazy_with(options.clone());
     // The change of a new file to WAL does not wait for others that do the same: SQLite refuses it at once.
-    super::patiently(ACQUIRE, async || Ok(writer.acquire().await.map(drop)?)).await?;
+    let first = &writer;
+    super::patiently(ACQUIRE, || async move { Ok(first.acquire().await.map(drop)?) }).await?;
     let reader = SqlitePoolOptions::new()
         .max_connections(readers.max(1))
         .acquire_timeout(ACQUIRE)

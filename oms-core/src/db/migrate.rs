@@ -24,19 +24,22 @@ impl Db {
     pub(crate) async fn migrate(&self) -> Result<()> {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite { writer, .. } => super::patiently(PATIENCE, async || on_sqlite(writer).await).await,
+            Self::Sqlite { writer, .. } => super::patiently(PATIENCE, || on_sqlite(writer)).await,
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => on_postgres(pool).await,
         }
     }
 }
 
+// `run_direct` and not `run`: with a connection in place of a pool, futures that hold `run` are not `Send` for the
+// compiler.
+
 /// All that is new in one transaction, which takes the write lock before it looks: whoever comes second waits there.
 #[cfg(feature = "sqlite")]
 async fn on_sqlite(writer: &sqlx::SqlitePool) -> Result<()> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
     let migrator = own(sqlx::migrate!("migrations/sqlite"));
-    migrator.run(&mut *tx).await.map_err(failed)?;
+    migrator.run_direct(None, &mut *tx, false).await.map_err(failed)?;
     Ok(tx.commit().await?)
 }
 
@@ -54,7 +57,10 @@ async fn on_postgres(pool: &super::pool::Pool) -> Result<()> {
     let connecting = tokio::time::timeout(CONNECT, options.connect()).await;
     let mut connection = connecting.map_err(|_| sqlx::Error::PoolTimedOut)??;
     let migrator = own(sqlx::migrate!("migrations/postgres"));
-    migrator.run(&mut connection).await.map_err(failed)?;
+    migrator
+        .run_direct(None, &mut connection, false)
+        .await
+        .map_err(failed)?;
     Ok(connection.close().await?)
 }
 

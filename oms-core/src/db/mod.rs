@@ -206,7 +206,7 @@ impl Tx {
 
 /// Again and again while another process of the same machine holds the file.
 #[cfg(feature = "sqlite")]
-async fn patiently(patience: Duration, work: impl AsyncFn() -> Result<()>) -> Result<()> {
+async fn patiently<F: Future<Output = Result<()>>>(patience: Duration, work: impl Fn() -> F) -> Result<()> {
     let since = tokio::time::Instant::now();
     loop {
         match work().await {

@@ -55,15 +55,20 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
             .context("cannot make the demo shop")?,
         false => None,
     };
+    // From now on nobody new should come; jobs go back at once.
+    let leaving = state.leaving.clone();
+    tokio::spawn(stop_on_signal(leaving.clone()));
+    let work = tokio::spawn(work(oms.clone(), leaving.clone(), options.no_worker));
+    // Whoever comes all the same is served until balancers had the time to notice.
     let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(stop.clone()));
-    let work = tokio::spawn(work(oms.clone(), stop.clone(), options.no_worker));
+    tokio::spawn(stop_after(leaving.clone(), config.drain, stop.clone()));
     let deliver = tokio::spawn(deliver(bank.clone(), stop.clone()));
 
     super::print(&welcome(config, address, &public_url, demo.as_ref())?)?;
     let app = http::app(state, bank.map(|bank| bank.routes()));
     let served = serve(acceptor, app, &stop).await;
     // The server may have ended by an error: then the rest is told here.
+    leaving.cancel();
     stop.cancel();
     deliver.await?;
     let worked = work.await?;
@@ -108,6 +113,13 @@ pub(super) async fn stop_on_signal(stop: CancellationToken) {
     stop.cancel();
 }
 
+/// Leaves the time in which `/readyz` says no and every answer closes its connection.
+async fn stop_after(leaving: CancellationToken, drain: Duration, stop: CancellationToken) {
+    leaving.cancelled().await;
+    tokio::time::sleep(drain).await;
+    stop.cancel();
+}
+
 /// Where others reach what listens here, when nobody said.
 pub(super) fn public_url(config: &Config, listening: SocketAddr) -> String {
     config.public_url.clone().unwrap_or_else(|| {
@@ -146,13 +158,13 @@ async fn serve(acceptor: TcpAcceptor, app: impl Endpoint + 'static, stop: &Cance
         .context("the server failed")
 }
 
-async fn work(oms: Oms, stop: CancellationToken, elsewhere: bool) -> Result<()> {
+async fn work(oms: Oms, leaving: CancellationToken, elsewhere: bool) -> Result<()> {
     if elsewhere {
         return Ok(());
     }
-    let worked = oms.worker().run(stop.clone()).await;
+    let worked = oms.worker().run(leaving.clone()).await;
     // A server without its worker would take orders and send no mails.
-    stop.cancel();
+    leaving.cancel();
     worked.context("the worker failed")
 }
 

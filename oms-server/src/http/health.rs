@@ -1,6 +1,5 @@
 //! Whether the process lives and whether it can serve.
 
-use poem::http::StatusCode;
 use poem::web::Data;
 use poem::{IntoResponse, Response, Route, get, handler};
 
@@ -17,15 +16,18 @@ fn live() -> &'static str {
     "ok\n"
 }
 
-/// The database answers and its schema is there.
+/// The database answers, its schema is there, and the server is not about to stop.
 #[handler]
 async fn ready(state: Data<&State>) -> Response {
+    if state.leaving.is_cancelled() {
+        return ApiError::overloaded("the server is about to stop", 1).into_response();
+    }
     match state.oms.check().await {
         Ok(()) => "ok\n".into_response(),
         Err(e) => {
             tracing::warn!(error = %e, "not ready");
             let detail = "the database does not answer, or its schema is not up to date";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).into_response()
+            ApiError::overloaded(detail, 1).into_response()
         }
     }
 }

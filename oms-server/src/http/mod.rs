@@ -26,6 +26,7 @@ use oms_core::Oms;
 use poem::middleware::CatchPanic;
 use poem::{Endpoint, EndpointExt, IntoResponse, Response, Route};
 use poem_openapi::{OpenApiService, Tags};
+use tokio_util::sync::CancellationToken;
 
 pub use auth::Tokens;
 
@@ -38,6 +39,8 @@ pub struct State {
     pub oms: Oms,
     pub tokens: Tokens,
     pub media: MediaStore,
+    /// Cancelled when the server is about to stop: it serves on, but asks everybody to go elsewhere.
+    pub leaving: CancellationToken,
 }
 
 #[derive(Tags)]
@@ -108,6 +111,7 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
         generate,
     );
     let methods = Arc::new(request::Methods::new(&openapi()));
+    let leaving = state.leaving.clone();
     let shop = routes
         .around(request::limit_body)
         .around(webhooks::refuse_unknown_account)
@@ -125,6 +129,7 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
     };
     // Around the outer routes, too: they refuse paths that cannot be decoded.
     all.catch_all_error(error::from_framework)
+        .around(move |next, request| request::take_leave(next, request, leaving.clone()))
         .around(request::context)
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
+use poem::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use poem::{Body, Endpoint, IntoResponse, Request, Response};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::error::ApiError;
@@ -189,6 +190,22 @@ pub(super) async fn limit_time<E: Endpoint>(next: Arc<E>, request: Request) -> p
         Ok(answer) => answer.map(IntoResponse::into_response),
         Err(_) => Err(ApiError::overloaded("this took too long: retry with the same key", 1).into()),
     }
+}
+
+/// Before the server stops, each answer ends its connection, so that its client opens the next one elsewhere.
+pub(super) async fn take_leave<E: Endpoint>(
+    next: Arc<E>,
+    request: Request,
+    leaving: CancellationToken,
+) -> poem::Result<Response> {
+    // HTTP/2 has no such header; its connections are told when the server stops.
+    let one_by_one = request.version() <= Version::HTTP_11;
+    let mut response = next.get_response(request).await;
+    if one_by_one && leaving.is_cancelled() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    Ok(response)
 }
 
 fn too_large(limit: usize) -> ApiError {

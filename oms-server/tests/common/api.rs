@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Longer than the server makes a retried payment wait.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -24,25 +25,43 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The server says that the key was used before.
     pub(crate) replayed: bool,
+    /// It is a problem document that says when to come back.
+    pub(crate) says_later: bool,
     pub(crate) body: Value,
     /// How often the request was sent.
     pub(crate) sends: u32,
     /// When the request that was answered was sent.
     pub(crate) sent: Instant,
+    /// How long that answer took.
+    pub(crate) took: Duration,
 }
 
 impl Api {
-    pub(crate) async fn log_in(base: &str, username: &str, password: &str) -> Self {
+    /// Somebody who is not signed in.
+    pub(crate) fn anonymous(base: &str) -> Self {
         let http = reqwest::Client::builder().timeout(TIMEOUT).build().unwrap();
-        let mut api = Self {
+        Self {
             http,
             base: base.into(),
             token: String::new(),
-        };
-        let body = serde_json::json!({"identifier": username, "password": password});
+        }
+    }
+
+    pub(crate) async fn log_in(base: &str, username: &str, password: &str) -> Self {
+        let api = Self::anonymous(base);
+        let body = json!({"identifier": username, "password": password});
         let session = api.post("/v1/sessions", None, &body).await.expect(200);
-        api.token = session["access_token"].as_str().unwrap().into();
-        api
+        api.signed_in(session["access_token"].as_str().unwrap())
+    }
+
+    pub(crate) fn signed_in(mut self, token: &str) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// The same person at another address.
+    pub(crate) fn at(&self, base: &str) -> Self {
+        Self::anonymous(base).signed_in(&self.token)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -50,14 +69,26 @@ impl Api {
     }
 
     pub(crate) async fn post(&self, path: &str, key: Option<&str>, body: &Value) -> Answer {
-        let request = || {
-            let request = self.request(Method::POST, path).json(body);
-            match key {
-                Some(key) => request.header("idempotency-key", key),
-                None => request,
-            }
-        };
-        self.insist(request).await
+        self.insist(|| self.posting(path, key, body)).await
+    }
+
+    /// One try, whatever comes of it.
+    pub(crate) async fn try_get(&self, path: &str) -> reqwest::Result<Answer> {
+        send(self.request(Method::GET, path)).await
+    }
+
+    /// One try, whatever comes of it.
+    pub(crate) async fn try_post(
+        &self,
+        path: &str,
+        key: Option<&str>,
+        body: &Value,
+    ) -> reqwest::Result<Answer> {
+        send(self.posting(path, key, body)).await
+    }
+
+    pub(crate) async fn try_delete(&self, path: &str) -> reqwest::Result<Answer> {
+        send(self.request(Method::DELETE, path)).await
     }
 
     /// Presses the approving button of the bank's page.
@@ -69,6 +100,14 @@ impl Api {
                 .body("decision=approve")
         };
         self.insist(request).await
+    }
+
+    fn posting(&self, path: &str, key: Option<&str>, body: &Value) -> RequestBuilder {
+        let request = self.request(Method::POST, path).json(body);
+        match key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -84,18 +123,11 @@ impl Api {
         let first = Instant::now();
         let mut sends = 0;
         loop {
-            let sent = Instant::now();
             sends += 1;
-            if let Ok((status, replayed, body)) = send(request()).await
-                && status != 503
+            if let Ok(answer) = send(request()).await
+                && answer.status != 503
             {
-                return Answer {
-                    status,
-                    replayed,
-                    body,
-                    sends,
-                    sent,
-                };
+                return Answer { sends, ..answer };
             }
             assert!(
                 first.elapsed() < PATIENCE,
@@ -116,12 +148,25 @@ impl Answer {
 }
 
 /// An answer that broke off is none.
-async fn send(request: RequestBuilder) -> reqwest::Result<(u16, bool, Value)> {
+async fn send(request: RequestBuilder) -> reqwest::Result<Answer> {
+    let sent = Instant::now();
     let response = request.send().await?;
-    let status = response.status().as_u16();
-    let replayed = response.headers().contains_key("idempotency-replayed");
+    let headers = response.headers();
+    let answer = Answer {
+        status: response.status().as_u16(),
+        replayed: headers.contains_key("idempotency-replayed"),
+        says_later: headers.contains_key(RETRY_AFTER)
+            && headers
+                .get(CONTENT_TYPE)
+                .is_some_and(|kind| kind == "application/problem+json"),
+        body: Value::Null,
+        sends: 1,
+        sent,
+        took: Duration::ZERO,
+    };
     let text = response.text().await?;
     // The bank's page is no JSON.
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Ok((status, replayed, body))
+    let took = sent.elapsed();
+    Ok(Answer { body, took, ..answer })
 }

@@ -1,9 +1,9 @@
-//! The compiled server as a process that can be killed.
+//! The compiled server as a process that can be stopped and killed.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The first start compiles the plugin, in an unoptimised build and perhaps on a busy machine.
@@ -14,6 +14,8 @@ pub(crate) struct Server {
     pub(crate) url: String,
     folder: PathBuf,
     database_url: String,
+    plugins: PathBuf,
+    variables: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -23,20 +25,42 @@ impl Server {
             url: format!("http://127.0.0.1:{}", free_port()),
             folder: folder.to_owned(),
             database_url: database_url.to_owned(),
+            plugins: plugin_dir(),
+            variables: Vec::new(),
             child: None,
         }
     }
 
+    /// Sets a variable of its environment.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn with_plugins(mut self, folder: &Path) -> Self {
+        folder.clone_into(&mut self.plugins);
+        self
+    }
+
     /// Starts it and waits until it says that it is ready.
     pub(crate) async fn start(&mut self) {
+        self.spawn(&["serve"]);
+        self.ready().await;
+    }
+
+    /// Starts a command and does not wait for it.
+    pub(crate) fn spawn(&mut self, args: &[&str]) {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.log())
             .unwrap();
-        let mut command = self.command(&["serve"]);
+        let mut command = self.command(args);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
+    }
+
+    pub(crate) async fn ready(&mut self) {
         let since = Instant::now();
         while !self.is_ready().await {
             let child = self.child.as_mut().unwrap();
@@ -49,6 +73,11 @@ impl Server {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("http://").parse().unwrap()
     }
 
     async fn is_ready(&self) -> bool {
@@ -68,6 +97,27 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// SIGTERM: asks it to stop, and waits until it has.
+    pub(crate) async fn terminate(&mut self, patience: Duration) -> ExitStatus {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        assert!(sent.success());
+        self.ended(patience).await
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(&mut self, patience: Duration) -> ExitStatus {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
+                return status;
+            }
+            assert!(since.elapsed() < patience, "it did not end in {patience:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Another command of the same program on the same data.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
@@ -83,15 +133,16 @@ impl Server {
             .arg("--data-dir")
             .arg(&self.folder)
             .arg("--plugin-dir")
-            .arg(plugin_dir())
+            .arg(&self.plugins)
             // Neither variables nor an `.env` of whoever runs the tests.
             .env_clear()
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder)
             .stdin(Stdio::null());
         command
     }
 
-    fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.folder.join("server.log")
     }
 
@@ -99,7 +150,8 @@ impl Server {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         println!(
-            "--- the end of the server's log\n{}\n---",
+            "--- the end of {}\n{}\n---",
+            self.log().display(),
             lines[lines.len().saturating_sub(60)..].join("\n")
         );
     }
@@ -120,10 +172,10 @@ impl Drop for Server {
 
 /// The same for every start, since payments know the bank by it. Below the range from which the system gives ports to
 /// outgoing connections, so that no client's connection takes it while the server is down.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let first = 20_000 + u16::try_from(std::process::id() % 5_000).unwrap();
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    // The two tests of this process must not find the same one.
+    // Two tests of this process must not find the same one.
     static TAKEN: std::sync::Mutex<Vec<u16>> = std::sync::Mutex::new(Vec::new());
     let mut taken = TAKEN.lock().unwrap();
     let port = (first..)
@@ -137,7 +189,7 @@ fn free_port() -> u16 {
     clippy::disallowed_methods,
     reason = "the test command says here where it built the plugins"
 )]
-fn plugin_dir() -> PathBuf {
+pub(crate) fn plugin_dir() -> PathBuf {
     std::env::var_os("OMS_TEST_PLUGIN_DIR")
         .expect("set OMS_TEST_PLUGIN_DIR to what `cargo xtask plugins` filled, or run `cargo xtask test`, which does")
         .into()

@@ -7,10 +7,11 @@ use std::path::Path;
 use oms_core::{OrderId, PaymentId};
 use serde_json::Value;
 
-use crate::api::Api;
-use crate::database::{Database, PASSWORD, People, bank, raw};
+use crate::common::api::Api;
+use crate::common::database::{Database, PASSWORD, People, raw};
+use crate::common::server::Server;
+use crate::database::bank;
 use crate::ledger::{Cart, Entry, Ledger, total};
-use crate::server::Server;
 
 /// An order as somebody tells it.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::Random;
-use crate::api::Api;
-use crate::database::{PASSWORD, People};
-use crate::ledger::{Acknowledged, Cart, Ledger, PRICES, total};
+use crate::common::Random;
+use crate::common::api::Api;
+use crate::common::database::{PASSWORD, PRICES, People};
+use crate::ledger::{Acknowledged, Cart, Ledger, total};
 
 /// Everybody at work.
 pub(crate) struct Traffic {

@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::api::Answer;
+use crate::common::api::Answer;
+use crate::common::database::PRICES;
 
 /// SKU and quantity.
 pub(crate) type Cart = BTreeMap<String, i64>;
-
-/// SKUs and their prices in cents. No total of a cart is one of the bank's magic amounts.
-pub(crate) const PRICES: [(&str, i64); 4] = [("MUG", 1299), ("CUP", 890), ("BOARD", 3450), ("PENCIL", 120)];
 
 /// Everything under one lock: what is measured here is not the test.
 #[derive(Default)]

@@ -9,23 +9,23 @@
     reason = "tests may panic and print"
 )]
 
-mod api;
 mod checks;
 mod clients;
+#[expect(dead_code, reason = "other tests with processes use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
 mod database;
 mod ledger;
-mod server;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oms_core::{Clock, SystemClock};
-
 use clients::Traffic;
-use database::Database;
+use common::database::{Database, create_postgres, drop_postgres, open_shop};
+use common::server::Server;
+use common::{Random, seed};
 use ledger::Ledger;
-use server::Server;
 
 const ROUNDS: usize = 20;
 
@@ -38,7 +38,7 @@ async fn on_sqlite_no_kill_loses_or_doubles_anything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_no_kill_loses_or_doubles_anything() {
-    let url = database::create_postgres().await;
+    let url = create_postgres("crash").await;
     let database = Database::new(url.clone());
     // A task of its own, so that the database is dropped after a failure too.
     let played = tokio::spawn(async move {
@@ -46,7 +46,7 @@ async fn on_postgres_no_kill_loses_or_doubles_anything() {
         play(folder.path(), database).await;
     })
     .await;
-    database::drop_postgres(&url).await;
+    drop_postgres(&url).await;
     if let Err(e) = played {
         std::panic::resume_unwind(e.into_panic());
     }
@@ -59,7 +59,7 @@ async fn play(folder: &Path, database: Database) {
     let mut random = Random(seed);
     println!("{database}: OMS_TEST_SEED={seed} plays the same carts and moments again");
     let began = Instant::now();
-    let people = database::open_shop(&database).await;
+    let people = open_shop(&database).await;
     let mut server = Server::new(folder, &database.url);
     server.start().await;
 
@@ -90,35 +90,4 @@ async fn play(folder: &Path, database: Database) {
         streamed.as_secs_f64(),
         (drained - streamed).as_secs_f64()
     );
-}
-
-/// Chosen anew each time, or given to play a failure again.
-#[expect(clippy::disallowed_methods, reason = "says how to repeat this test")]
-fn seed() -> u64 {
-    match std::env::var("OMS_TEST_SEED") {
-        Ok(text) => text.parse().expect("OMS_TEST_SEED is a number"),
-        Err(_) => SystemClock.now().as_micros().unsigned_abs(),
-    }
-}
-
-/// SplitMix64: small, and the same sequence for the same seed.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    /// For somebody who draws independently.
-    pub(crate) fn fork(&mut self) -> Self {
-        Self(self.next())
-    }
 }

@@ -1,0 +1,46 @@
+//! Three servers, two workers and the fake bank, each a process of its own, on one PostgreSQL behind a plain balancer:
+//! what one of them did, all of them know, and they are replaced one after another while customers order.
+//!
+//! `cargo test -p oms-server --test fleet -- --nocapture` prints the figures.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests may panic and print"
+)]
+
+#[expect(dead_code, reason = "other tests with processes use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
+mod company;
+mod jobs;
+mod rolling;
+mod stories;
+
+use common::database::{create_postgres, drop_postgres};
+use company::Fleet;
+
+/// One fleet for all, since it takes a while to start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fleet_is_one_shop() {
+    // The clients' library wants one, though nothing here speaks TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let url = create_postgres("fleet").await;
+    let database_url = url.clone();
+    // A task of its own, so that the database is dropped after a failure too.
+    let played = tokio::spawn(async move {
+        let mut fleet = Fleet::start(database_url).await;
+        stories::a_key_makes_one_order_wherever_it_is_sent(&fleet).await;
+        stories::sessions_are_good_everywhere(&fleet).await;
+        stories::webhooks_may_come_to_any(&fleet).await;
+        stories::plugin_versions_are_agreed_on(&fleet).await;
+        rolling::replacing_all_fails_no_request(&mut fleet).await;
+        jobs::each_ran_once(&fleet).await;
+        fleet.verify();
+    })
+    .await;
+    drop_postgres(&url).await;
+    if let Err(e) = played {
+        std::panic::resume_unwind(e.into_panic());
+    }
+}
