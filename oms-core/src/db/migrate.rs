@@ -39,7 +39,10 @@ impl Db {
 async fn on_sqlite(writer: &sqlx::SqlitePool) -> Result<()> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
     let migrator = own(sqlx::migrate!("migrations/sqlite"));
-    migrator.run_direct(None, &mut *tx, false).await.map_err(failed)?;
+    migrator
+        .run_direct(None, &mut *tx, false)
+        .await
+        .map_err(|e| failed(&e))?;
     Ok(tx.commit().await?)
 }
 
@@ -60,7 +63,7 @@ async fn on_postgres(pool: &super::pool::Pool) -> Result<()> {
     migrator
         .run_direct(None, &mut connection, false)
         .await
-        .map_err(failed)?;
+        .map_err(|e| failed(&e))?;
     Ok(connection.close().await?)
 }
 
@@ -69,6 +72,6 @@ fn own(mut migrator: Migrator) -> Migrator {
     migrator
 }
 
-fn failed(error: sqlx::migrate::MigrateError) -> Error {
+fn failed(error: &sqlx::migrate::MigrateError) -> Error {
     Error::Internal(format!("migration: {error}"))
 }

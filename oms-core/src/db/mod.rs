@@ -80,7 +80,8 @@ macro_rules! limited {
 pub(crate) use limited;
 
 // After the macro that it uses.
-#[cfg(all(test, feature = "postgres"))]
+#[cfg(test)]
+#[cfg(feature = "postgres")]
 mod tests;
 
 /// How [`Tx::commit_or_unknown`] ended.
@@ -198,7 +199,7 @@ impl Tx {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(tx) => tx.rollback().await?,
             #[cfg(feature = "postgres")]
-            Self::Postgres(tx) => tx.rollback().await?,
+            Self::Postgres(tx) => tx.rollback().await,
         }
         Ok(())
     }

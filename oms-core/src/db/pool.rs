@@ -95,7 +95,7 @@ impl Pool {
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
         }));
-        pool.begin("BEGIN").await?.rollback().await?;
+        pool.begin("BEGIN").await?.rollback().await;
         Ok(pool)
     }
 
@@ -263,6 +263,10 @@ impl PgTx {
     /// A statement has ended, or its time has.
     pub(crate) fn leave<T>(&mut self, answer: Result<sqlx::Result<T>, Elapsed>) -> sqlx::Result<T> {
         let answer = answer.unwrap_or_else(|_| {
+            // What has silenced this connection has probably silenced the idle ones.
+            if let Some(held) = &self.held {
+                held.pool.0.forget_idle();
+            }
             let silent = io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time");
             Err(sqlx::Error::Io(silent))
         });
@@ -271,24 +275,26 @@ impl PgTx {
         answer
     }
 
-    pub(crate) async fn commit(self) -> sqlx::Result<()> {
-        self.end("COMMIT").await
-    }
-
-    pub(crate) async fn rollback(self) -> sqlx::Result<()> {
-        self.end("ROLLBACK").await
-    }
-
-    async fn end(mut self, statement: &'static str) -> sqlx::Result<()> {
+    /// An error leaves open whether it was kept, if it is one of the connection.
+    pub(crate) async fn commit(mut self) -> sqlx::Result<()> {
         let until = self.enter();
-        let answer = timeout_at(until, self.execute(statement)).await;
-        let ended = self.leave(answer).map(drop);
+        let answer = timeout_at(until, self.execute("COMMIT")).await;
+        let committed = self.leave(answer).map(drop);
         if !self.busy
             && let Some(held) = self.held.take()
         {
             held.give_back();
         }
-        ended
+        committed
+    }
+
+    /// Cannot fail: a connection that does not answer is closed, which undoes everything as well.
+    pub(crate) async fn rollback(mut self) {
+        if !self.busy
+            && let Some(held) = self.held.take()
+        {
+            held.roll_back().await;
+        }
     }
 }
 

@@ -57,7 +57,7 @@ async fn a_connection_is_used_again_however_its_transaction_ends() {
     let mut tx = pool.begin("BEGIN").await.unwrap();
     let kept = execute(&mut tx, "SELECT * FROM dropped").await;
     assert!(kept.is_err(), "a dropped transaction was kept");
-    tx.rollback().await.unwrap();
+    tx.rollback().await;
     let mut tx = pool.begin("BEGIN").await.unwrap();
     assert_eq!(session(&mut tx).await, first);
     tx.commit().await.unwrap();

@@ -112,9 +112,10 @@ async fn a_migration_killed_on_postgres_leaves_nothing() {
     let mut blocker = PgConnection::connect(&database.url).await.unwrap();
     let table = "CREATE TABLE _oms_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
                      installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL,
-                     checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL);
-                 BEGIN; LOCK TABLE _oms_migrations IN SHARE MODE";
+                     checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)";
     blocker.execute(table).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE _oms_migrations IN SHARE MODE";
+    blocker.execute(lock).await.unwrap();
     let mut server = Server::new(folder.path(), &database.url);
     server.spawn(&["migrate"]);
     let waits = "SELECT count(*) FROM pg_stat_activity
