@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::jobs::Doorbell;
 use crate::mail::{LogMailer, Mailer};
 use crate::orders::placement;
 use crate::payments::{Account, PaymentGateway};
@@ -39,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) plugins: crate::plugins::Host,
     /// Rings when jobs were committed.
     pub(crate) doorbell: Notify,
+    /// Rings in other processes.
+    pub(crate) elsewhere: Option<Arc<dyn Doorbell>>,
     /// What outlives its caller: batches of orders and gateway operations.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -81,6 +84,7 @@ pub struct OmsBuilder {
     mailer: Arc<dyn Mailer>,
     accounts: Vec<Account>,
     natives: BTreeMap<String, Arc<dyn PaymentGateway>>,
+    elsewhere: Option<Arc<dyn Doorbell>>,
 }
 
 impl Oms {
@@ -93,6 +97,7 @@ impl Oms {
             mailer: Arc::new(LogMailer),
             accounts: Vec::new(),
             natives: BTreeMap::new(),
+            elsewhere: None,
         }
     }
 
@@ -131,9 +136,20 @@ impl Oms {
         &self.inner.db
     }
 
-    /// Tells idle workers of this process that there may be work.
+    /// Tells idle workers that there may be work: those of this process, and of others when there is a bell for them.
     pub(crate) fn ring(&self) {
         self.inner.doorbell.notify_one();
+        if let Some(bell) = &self.inner.elsewhere {
+            bell.ring();
+        }
+    }
+
+    /// Until another process rings; for ever when there is no bell.
+    pub(crate) async fn rung_elsewhere(&self) {
+        match &self.inner.elsewhere {
+            Some(bell) => bell.wait().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Whether there is such a payment account: what comes for another needs no further look.
@@ -175,6 +191,14 @@ impl OmsBuilder {
     #[must_use]
     pub fn gateway(mut self, gateway: impl PaymentGateway) -> Self {
         self.natives.insert(gateway.info().id.clone(), Arc::new(gateway));
+        self
+    }
+
+    /// A bell between processes that share the database: without one, a job that one of them commits is found by the
+    /// worker of another when it looks by itself, which it does about every second.
+    #[must_use]
+    pub fn doorbell(mut self, doorbell: impl Doorbell) -> Self {
+        self.elsewhere = Some(Arc::new(doorbell));
         self
     }
 
@@ -241,6 +265,7 @@ impl OmsBuilder {
             natives: self.natives,
             placement,
             doorbell: Notify::new(),
+            elsewhere: self.elsewhere,
             tasks,
             stop,
         };

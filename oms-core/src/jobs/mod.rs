@@ -18,6 +18,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -27,6 +28,19 @@ use crate::time::Timestamp;
 pub use admin::{JobCount, JobFilter, JobState, JobView, Jobs};
 pub(crate) use store::enqueue;
 pub use worker::Worker;
+
+/// A hint between processes that share a database: there may be work. The truth stays in the database and workers look
+/// there by themselves, so that a ring which is lost, late, doubled or merged with others only costs time.
+#[async_trait]
+pub trait Doorbell: Send + Sync + 'static {
+    /// Tells one idle worker somewhere. Called after every commit with jobs: it must return at once, whatever became of
+    /// the other side.
+    fn ring(&self);
+
+    /// Until somebody rings. Called by workers that are idle, and dropped when something else woke them. It must not
+    /// return for any other reason, nor when the other side cannot be reached.
+    async fn wait(&self);
+}
 
 /// What can be done in the background. Payloads carry ids, not data; every handler is safe to run twice.
 /// Old variants stay until the last job of their kind is done.

@@ -244,6 +244,8 @@ impl<'a> Crew<'a> {
         // While the database is away only the pause ends the wait: what ended is kept until then.
         let away = self.away.since.is_some();
         let mut poll = pin!(sleep(pause));
+        let worker = self.worker;
+        let mut elsewhere = pin!(worker.oms.rung_elsewhere());
         let mut gathered = None;
         loop {
             let open = self.mode != Mode::Close && self.free.count() > 0;
@@ -265,6 +267,8 @@ impl<'a> Crew<'a> {
                     gathered.get_or_insert_with(|| Instant::now() + GATHER);
                 }
                 () = bell.as_mut(), if open && !away => return false,
+                // Asked for by those alone who could take a job: a ring that a busy worker hears wakes nobody else.
+                () = elsewhere.as_mut(), if open && !away => return false,
                 () = poll.as_mut(), if open || away => return false,
             }
         }

@@ -27,6 +27,7 @@ use crate::time::Timestamp;
 const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 struct Story {
+    url: String,
     oms: Oms,
     clock: ManualClock,
 }
@@ -61,7 +62,8 @@ async fn play(url: &str, story: &impl AsyncFn(Story)) {
     let oms = Oms::builder(url).clock(clock.clone()).connect().await.unwrap();
     oms.migrate().await.unwrap();
     let handle = oms.clone();
-    story(Story { oms, clock }).await;
+    let url = url.to_owned();
+    story(Story { url, oms, clock }).await;
     handle.shutdown().await;
 }
 

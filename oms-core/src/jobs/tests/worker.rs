@@ -1,21 +1,23 @@
 //! What the worker does with it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use async_trait::async_trait;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{START, each_db};
+use super::{START, Story, each_db};
 use crate::actor::Actor;
 use crate::error::Error;
 use crate::id::{JobId, RefundId};
 use crate::jobs::exchange::{rescue, tick};
 use crate::jobs::rules::{Lane, lane};
 use crate::jobs::schedule::PERIODIC;
-use crate::jobs::{Job, JobError, JobState, NewJob};
+use crate::jobs::{Doorbell, Job, JobError, JobState, NewJob};
 use crate::oms::Oms;
 
 /// Eight workers and a thousand jobs: each runs once, and what is committed while they run is found.
@@ -210,6 +212,72 @@ async fn periodic_jobs_fire_once_for_all_workers() {
             // A day without a worker is made up for once.
             t.clock.advance(Duration::from_secs(24 * 3600));
         }
+    })
+    .await;
+}
+
+/// A bell between two programs, which can be cut through.
+#[derive(Clone, Default)]
+struct Bell {
+    cut: Arc<AtomicBool>,
+    rung: Arc<Notify>,
+}
+
+#[async_trait]
+impl Doorbell for Bell {
+    fn ring(&self) {
+        if !self.cut.load(Ordering::SeqCst) {
+            self.rung.notify_one();
+        }
+    }
+
+    async fn wait(&self) {
+        self.rung.notified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_wakes_the_worker_of_another_program_and_a_lost_one_only_delays() {
+    const ROUNDS: usize = 20;
+    each_db(async |t| {
+        let bell = Bell::default();
+        let [here, there] = [&bell, &bell].map(|bell| Oms::builder(&t.url).doorbell(bell.clone()));
+        let (here, there) = (here.connect().await.unwrap(), there.connect().await.unwrap());
+        let program = |oms: &Oms| Story {
+            url: t.url.clone(),
+            oms: oms.clone(),
+            clock: t.clock.clone(),
+        };
+        let (ran, mut runs) = mpsc::unbounded_channel();
+        let worker = program(&there).worker(move |_| {
+            let ran = ran.clone();
+            async move { ran.send(Instant::now()).map_err(JobError::retry) }
+        });
+        let stop = CancellationToken::new();
+        let working = tokio::spawn({
+            let stop = stop.clone();
+            async move { worker.run(stop).await }
+        });
+        let here_too = program(&here);
+        let mut late = 0;
+        for round in 0..ROUNDS {
+            // Long enough for the worker to be idle again, and each time at another moment between two of its looks.
+            tokio::time::sleep(Duration::from_millis(40 + 7 * round as u64)).await;
+            let committed = Instant::now();
+            here_too.enqueue(&[here_too.job()]).await;
+            let took = runs.recv().await.unwrap() - committed;
+            late += usize::from(took > Duration::from_millis(250));
+        }
+        // By its own looks the worker would find about every fourth job so early.
+        assert!(late <= 3, "{late} of {ROUNDS} jobs were late");
+        bell.cut.store(true, Ordering::SeqCst);
+        here_too.enqueue(&[here_too.job()]).await;
+        let found = tokio::time::timeout(Duration::from_secs(10), runs.recv()).await;
+        assert!(found.unwrap().is_some());
+        stop.cancel();
+        working.await.unwrap().unwrap();
+        here.shutdown().await;
+        there.shutdown().await;
     })
     .await;
 }
