@@ -3,14 +3,29 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::{output, run};
+use crate::packages::{Needed, is_root};
+use crate::workspace::output;
 
 const OLDEST_MAJOR: u32 = 15;
+
+const NEEDED: Needed = Needed {
+    name: "PostgreSQL 15 or later",
+    package: "postgresql",
+    commands: &[
+        ("apt-get", "sudo apt-get install postgresql"),
+        ("dnf", "sudo dnf install postgresql-server"),
+        ("pacman", "sudo pacman -S postgresql"),
+        ("apk", "sudo apk add postgresql"),
+        ("zypper", "sudo zypper install postgresql-server"),
+        ("brew", "brew install postgresql@17"),
+    ],
+    site: "https://www.postgresql.org/download/",
+};
 
 /// Owns the server for as long as its standard input is open. When our end of that pipe closes, because the test is
 /// over, was interrupted, or was killed with a signal that nobody can handle, `read` returns and everything goes.
@@ -56,16 +71,7 @@ pub(crate) fn ensure() -> Result<Installation> {
     if let Some(found) = find() {
         return Ok(found);
     }
-    let apt = Path::new("/usr/bin/apt-get").exists();
-    if !apt || !is_root() {
-        bail!(
-            "PostgreSQL {OLDEST_MAJOR} or later is needed and was not found. Install it with: {}",
-            install_hint()
-        );
-    }
-    println!("PostgreSQL {OLDEST_MAJOR} or later was not found: installing it");
-    run(apt_get().arg("update"))?;
-    run(apt_get().args(["install", "-y", "--no-install-recommends", "postgresql"]))?;
+    NEEDED.install()?;
     find().with_context(|| format!("the system's package is older than PostgreSQL {OLDEST_MAJOR}"))
 }
 
@@ -158,33 +164,6 @@ fn major(version: &str) -> Option<u32> {
         .split_whitespace()
         .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
-fn install_hint() -> &'static str {
-    let managers = [
-        ("apt-get", "sudo apt-get install postgresql"),
-        ("dnf", "sudo dnf install postgresql-server"),
-        ("pacman", "sudo pacman -S postgresql"),
-        ("apk", "sudo apk add postgresql"),
-        ("zypper", "sudo zypper install postgresql-server"),
-        ("brew", "brew install postgresql@17"),
-    ];
-    let known = managers
-        .iter()
-        .find(|(program, _)| output(program, &["--version"]).is_some());
-    known.map_or("see https://www.postgresql.org/download/", |(_, command)| command)
-}
-
-fn apt_get() -> Command {
-    let mut command = Command::new("apt-get");
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null());
-    command
-}
-
-fn is_root() -> bool {
-    output("id", &["-u"]).is_some_and(|id| id == "0")
 }
 
 /// `initdb` and `postgres` refuse to run as root.

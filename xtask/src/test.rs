@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
+use crate::packages;
 use crate::plugins::{self, WASM_TARGET};
 use crate::postgres::{self, Durability, Server};
 use crate::workspace::{Workspace, output, run as run_command};
@@ -46,6 +47,7 @@ const STEPS: &[Step] = &[
     Step::new("PostgreSQL is installed", Part::Test, |_, _| {
         postgres::ensure().map(|_| ())
     }),
+    Step::new("Redis is installed", Part::Test, |_, _| packages::ensure_redis()),
     Step::new("format", Part::Fmt, |workspace, _| format(workspace)),
     Step::new("plugins", Part::Test, |workspace, _| {
         plugins::build(workspace).map(|_| ())
