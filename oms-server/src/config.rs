@@ -10,6 +10,9 @@ use std::time::Duration;
 use lettre::message::Mailbox;
 use oms_core::payments::Secret;
 
+use crate::client::Proxies;
+use crate::{limits, redis};
+
 /// What every command may be told, as it was written: [`Config`] is what it means.
 #[derive(Clone, Default, clap::Args)]
 #[command(next_help_heading = "Settings")]
@@ -110,6 +113,10 @@ pub struct Config {
     pub mail_from: Mailbox,
     /// From the wish to stop until no more connections are accepted.
     pub drain: Duration,
+    /// Shared by several servers and workers.
+    pub redis_url: Option<Secret>,
+    pub limits: limits::Settings,
+    pub trusted_proxies: Proxies,
 }
 
 /// Without the database's address, which may hold a password.
@@ -127,7 +134,7 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Without the database's address, which may hold a password, and the secret key.
+/// Without the addresses of the database and of Redis, which may hold passwords, and the secret key.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -139,6 +146,8 @@ impl fmt::Debug for Config {
             .field("accounts", &self.accounts)
             .field("smtp", &self.smtp)
             .field("drain", &self.drain)
+            .field("limits", &self.limits)
+            .field("trusted_proxies", &self.trusted_proxies)
             .finish_non_exhaustive()
     }
 }
@@ -236,6 +245,12 @@ impl Config {
                 "a sender, such as Shop <shop@example.com>",
             )?,
             drain: drain(given(&options.drain_seconds).as_deref(), production)?,
+            redis_url: redis_url(lookup("REDIS_URL"))?,
+            limits: limits::Settings::new(&lookup)?,
+            trusted_proxies: lookup("OMS_TRUSTED_PROXIES")
+                .unwrap_or_default()
+                .parse()
+                .map_err(|detail: String| wrong("OMS_TRUSTED_PROXIES", detail))?,
             data_dir,
         })
     }
@@ -324,6 +339,13 @@ fn database_url(given: Option<String>, data_dir: &Path) -> Result<String, Config
             "must begin with sqlite: or postgres:, as in postgres://user:password@host/database",
         ))
     }
+}
+
+fn redis_url(given: Option<String>) -> Result<Option<Secret>, ConfigError> {
+    if let Some(url) = &given {
+        redis::check_url(url).map_err(|detail| wrong("REDIS_URL", detail))?;
+    }
+    Ok(given.map(Secret::new))
 }
 
 fn plugin_dir(given: Option<String>, data_dir: &Path) -> PathBuf {
@@ -442,6 +464,10 @@ mod tests {
         assert_eq!(of(&[("MAIL_PORT", "smtp")]), "MAIL_PORT");
         assert_eq!(of(&[("MAIL_USERNAME", "me")]), "MAIL_PASSWORD");
         assert_eq!(of(&[("MAIL_FROM", "nobody")]), "MAIL_FROM");
+        assert_eq!(of(&[("REDIS_URL", "localhost:6379")]), "REDIS_URL");
+        assert_eq!(of(&[("OMS_RATE_LIMIT", "sometimes")]), "OMS_RATE_LIMIT");
+        assert_eq!(of(&[("OMS_RATE_LIMIT_SIGN_IN", "7")]), "OMS_RATE_LIMIT_SIGN_IN");
+        assert_eq!(of(&[("OMS_TRUSTED_PROXIES", "proxy")]), "OMS_TRUSTED_PROXIES");
     }
 
     #[test]
@@ -488,8 +514,11 @@ mod tests {
             database_url: Some("postgres://oms:geheim@db/oms".into()),
             ..Options::default()
         };
-        let config = config(&options, &[]).unwrap();
+        let config = config(&options, &[("REDIS_URL", "redis://:geheim@localhost/1")]).unwrap();
         let shown = format!("{options:?} {config:?}");
         assert!(!shown.contains("geheim"), "{shown}");
+        let wrong = self::config(&options, &[("REDIS_URL", "redis://:geheim@host:port")]);
+        let wrong = format!("{:?}", wrong.unwrap_err());
+        assert!(!wrong.contains("geheim"), "{wrong}");
     }
 }

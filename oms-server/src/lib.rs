@@ -8,7 +8,10 @@ pub mod mailer;
 pub mod media;
 pub mod setup;
 
+mod client;
+mod limits;
 mod mock_gateway;
+mod redis;
 mod secrets;
 
 pub use mock_gateway::Bank;

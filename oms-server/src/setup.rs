@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use oms_core::payments::{Account, Grant, Secret};
@@ -10,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, resolve_secret};
 use crate::http::{State, Tokens};
+use crate::limits::Limits;
 use crate::mailer::MailSender;
 use crate::media::MediaStore;
 use crate::mock_gateway::{Bank, BankConfig};
+use crate::redis::Redis;
 use crate::secrets;
 
 /// How often, and how long apart, plugins are loaded when the database has no time for it.
@@ -22,6 +25,21 @@ const PLUGIN_PAUSE: Duration = Duration::from_millis(300);
 /// Opens the library as the settings say, with its schema up to date. `public_url` has no slash at its end.
 pub async fn open(config: &Config, public_url: &str) -> Result<Oms> {
     connect(builder(config, public_url)?).await
+}
+
+/// As [`open`], beside other processes that share the database: the bell in Redis, if there is one, is heard and rung.
+pub async fn open_beside_others(config: &Config, public_url: &str, redis: Option<&Redis>) -> Result<Oms> {
+    let builder = builder(config, public_url)?;
+    connect(match redis {
+        Some(redis) => builder.doorbell(redis.doorbell()),
+        None => builder,
+    })
+    .await
+}
+
+/// Redis, if the settings name it. Whether it can be reached shows later and stops nobody.
+pub fn redis(config: &Config) -> Result<Option<Redis>> {
+    config.redis_url.as_ref().map(Redis::start).transpose()
 }
 
 /// The library as the settings say, for those who add to it.
@@ -85,8 +103,8 @@ pub async fn load_plugins(config: &Config, oms: &Oms) -> Result<()> {
     }
 }
 
-/// What the routes need beside the library.
-pub fn state(config: &Config, oms: Oms) -> Result<State> {
+/// What the routes need beside the library. With Redis, limits are counted together with other servers.
+pub fn state(config: &Config, oms: Oms, redis: Option<Redis>) -> Result<State> {
     let secret = match &config.secret_key {
         Some(secret) => secret.reveal().to_owned(),
         None => secrets::kept(&config.data_dir.join("secret.key"), || secrets::random_text(48))?,
@@ -96,6 +114,8 @@ pub fn state(config: &Config, oms: Oms) -> Result<State> {
         tokens: Tokens::new(&secret),
         media: MediaStore::open(&config.data_dir.join("media"))?,
         leaving: CancellationToken::new(),
+        limits: Arc::new(Limits::new(config.limits.clone(), redis)),
+        proxies: config.trusted_proxies.clone(),
     })
 }
 

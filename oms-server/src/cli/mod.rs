@@ -136,7 +136,8 @@ async fn open(config: &Config) -> Result<Oms> {
 }
 
 async fn worker(config: &Config) -> Result<ExitCode> {
-    let oms = open(config).await?;
+    let (public_url, redis) = (serve::public_url(config, config.listen), setup::redis(config)?);
+    let oms = setup::open_beside_others(config, &public_url, redis.as_ref()).await?;
     setup::load_plugins(config, &oms).await?;
     let stop = CancellationToken::new();
     tokio::spawn(serve::stop_on_signal(stop.clone()));

@@ -42,9 +42,10 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
     }
     let (acceptor, address) = listen(config).await?;
     let public_url = public_url(config, address);
-    let oms = setup::open(config, &public_url).await?;
+    let redis = setup::redis(config)?;
+    let oms = setup::open_beside_others(config, &public_url, redis.as_ref()).await?;
     setup::load_plugins(config, &oms).await?;
-    let state = setup::state(config, oms.clone())?;
+    let state = setup::state(config, oms.clone(), redis)?;
     let bank = setup::bank(config, &format!("{public_url}/mock-gateway")).await?;
     if !config.production {
         admin::ensure_first(config, &oms).await?;

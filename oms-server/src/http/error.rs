@@ -1,7 +1,7 @@
 //! Problem documents (RFC 9457): the one form of every error that leaves the server.
 
 use oms_core::{Error, ErrorKind, IdempotencyKey, Violation};
-use poem::http::{HeaderValue, StatusCode, header};
+use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
 use poem::{IntoResponse, Response};
 use poem_openapi::payload::Payload;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchemaRef, Registry};
@@ -53,6 +53,7 @@ pub(super) struct ApiError {
     detail: String,
     errors: Vec<Fault>,
     retry_after: Option<u64>,
+    headers: HeaderMap,
 }
 
 impl ApiError {
@@ -63,6 +64,7 @@ impl ApiError {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: None,
+            headers: HeaderMap::new(),
         }
     }
 
@@ -83,9 +85,7 @@ impl ApiError {
 
     /// 503: come back later.
     pub(super) fn overloaded(detail: &str, retry_after: u64) -> Self {
-        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail);
-        error.retry_after = Some(retry_after);
-        error
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(retry_after)
     }
 
     /// 500: says nothing but the request's id; `cause` goes to the log.
@@ -96,6 +96,18 @@ impl ApiError {
             "internal_error",
             "something went wrong here; the log has the details under the request id",
         )
+    }
+
+    /// Says when to come back, in seconds.
+    #[must_use]
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Headers that go out with it.
+    pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.headers
     }
 
     #[must_use]
@@ -187,13 +199,15 @@ impl From<Error> for ApiError {
 }
 
 impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
         let (status, retry_after) = (self.status, self.retry_after);
+        let own = std::mem::take(&mut self.headers);
         let mut response = Response::builder()
             .status(status)
             .content_type(ProblemJson::CONTENT_TYPE)
             .body(self.problem().to_json_string());
         let headers = response.headers_mut();
+        headers.extend(own);
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -9,6 +9,7 @@ mod error;
 mod health;
 mod inventory;
 mod json;
+mod limits;
 mod media;
 mod orders;
 mod payments;
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::Tokens;
 
+use crate::client::Proxies;
+use crate::limits::Limits;
 use crate::media::MediaStore;
 use error::ApiError;
 
@@ -41,6 +44,8 @@ pub struct State {
     pub media: MediaStore,
     /// Cancelled when the server is about to stop: it serves on, but asks everybody to go elsewhere.
     pub leaving: CancellationToken,
+    pub limits: Arc<Limits>,
+    pub proxies: Proxies,
 }
 
 #[derive(Tags)]
@@ -117,6 +122,9 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
         .around(webhooks::refuse_unknown_account)
         .around(request::refuse_zero_bytes)
         .around(request::refuse_unreadable_headers)
+        // Each layer is within the type of the next, and the compiler reads only so deep.
+        .boxed()
+        .around(limits::apply)
         .data(state)
         .around(request::limit_time)
         .with(CatchPanic::new().with_handler(panicked))

@@ -9,6 +9,7 @@ use poem_openapi::{Object, OpenApi};
 use super::auth::{Auth, LIFETIME};
 use super::error::{Result, required_version};
 use super::json::JsonBody;
+use super::limits::{self, Client};
 use super::reply::{Created, NoContent, Reply};
 use super::{State, Tag};
 
@@ -99,8 +100,14 @@ impl UsersApi {
         operation_id = "registerUser",
         tag = "Tag::Users"
     )]
-    async fn register(&self, state: Data<&State>, body: JsonBody<NewUser>) -> Result<Created<UserBody>> {
+    async fn register(
+        &self,
+        state: Data<&State>,
+        client: Data<&Client>,
+        body: JsonBody<NewUser>,
+    ) -> Result<Created<UserBody>> {
         let JsonBody(new) = body;
+        limits::sign_in(&state, **client, &new.email).await?;
         let command = Register {
             username: new.username,
             email: new.email,
@@ -134,7 +141,13 @@ impl UsersApi {
         operation_id = "resendVerification",
         tag = "Tag::Users"
     )]
-    async fn resend(&self, state: Data<&State>, body: JsonBody<EmailAddress>) -> Result<NoContent> {
+    async fn resend(
+        &self,
+        state: Data<&State>,
+        client: Data<&Client>,
+        body: JsonBody<EmailAddress>,
+    ) -> Result<NoContent> {
+        limits::sign_in(&state, **client, &body.0.email).await?;
         let users = state.oms.users();
         users
             .resend_verification(&Actor::Anonymous, &body.0.email)
@@ -172,8 +185,14 @@ impl UsersApi {
         operation_id = "logIn",
         tag = "Tag::Sessions"
     )]
-    async fn log_in(&self, state: Data<&State>, body: JsonBody<Credentials>) -> Result<Reply<Session>> {
+    async fn log_in(
+        &self,
+        state: Data<&State>,
+        client: Data<&Client>,
+        body: JsonBody<Credentials>,
+    ) -> Result<Reply<Session>> {
         let Credentials { identifier, password } = body.0;
+        limits::sign_in(&state, **client, &identifier).await?;
         let users = state.oms.users();
         let session = users.log_in(&Actor::Anonymous, &identifier, &password).await?;
         session_reply(&state, &session)

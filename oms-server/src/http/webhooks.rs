@@ -10,6 +10,7 @@ use poem::{Endpoint, IntoResponse, Request, Response, Route, get, handler};
 
 use super::State;
 use super::error::{ApiError, Result};
+use super::limits::Client;
 use super::request::refuse_unread;
 
 pub(super) fn mount(routes: Route) -> Route {
@@ -50,9 +51,8 @@ async fn receive(
         body,
         received_at: state.oms.now(),
         remote_ip: request
-            .remote_addr()
-            .as_socket_addr()
-            .map(|address| address.ip().to_string()),
+            .data::<Client>()
+            .map(|client| client.address().to_string()),
         tolerance_seconds: 1,
     };
     match state.oms.payments().receive_webhook(&account, delivery).await? {

@@ -15,6 +15,7 @@ fn one_line_about(output: &Output, variable: &str) {
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains(variable), "{stderr}");
+    assert!(!stderr.contains("geheim"), "{stderr}");
 }
 
 #[test]
@@ -30,6 +31,9 @@ fn wrong_settings_stop_the_start_with_one_line() {
         ("MAIL_FROM", "nobody"),
         ("OMS_LOG", "==="),
         ("OMS_ACCOUNTS", "/does/not/exist.toml"),
+        ("REDIS_URL", "redis://:geheim@localhost:port"),
+        ("OMS_RATE_LIMIT_CLIENT", "often"),
+        ("OMS_TRUSTED_PROXIES", "proxy"),
     ] {
         let output = program(folder.path())
             .env(variable, value)

@@ -16,6 +16,7 @@ mod bench;
 mod command_line;
 mod conventions;
 mod docs;
+mod limits;
 mod media;
 mod orders;
 mod payments;

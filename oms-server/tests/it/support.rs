@@ -24,6 +24,9 @@ pub struct TestServer {
     pub data_dir: PathBuf,
 }
 
+/// Names and values.
+pub type Variables = &'static [(&'static str, &'static str)];
+
 pub struct Answer {
     pub status: StatusCode,
     pub headers: reqwest::header::HeaderMap,
@@ -33,9 +36,14 @@ pub struct Answer {
 impl TestServer {
     /// Plays the story on both databases.
     pub async fn each_db(story: impl AsyncFn(TestServer)) {
+        Self::each_db_with(&[], story).await;
+    }
+
+    /// As [`Self::each_db`], with variables that the server is told.
+    pub async fn each_db_with(variables: Variables, story: impl AsyncFn(TestServer)) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         println!("on SQLite");
-        play(None, &story).await;
+        play(None, variables, &story).await;
 
         let (admin_url, name) = (postgres_url(), unique_name());
         let url = format!("{}/{name}", admin_url.rsplit_once('/').unwrap().0);
@@ -45,7 +53,7 @@ impl TestServer {
             .await
             .unwrap();
         println!("on PostgreSQL");
-        play(Some(url), &story).await;
+        play(Some(url), variables, &story).await;
         admin
             .execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
             .await
@@ -161,7 +169,7 @@ impl Answer {
         assert_eq!(kind, "application/problem+json", "{} {}", self.status, self.text);
         let id = self.header("x-request-id").to_owned();
         assert_eq!(self.status == 401, self.headers.contains_key("www-authenticate"));
-        if self.status == 503 {
+        if self.status == 503 || self.status == 429 {
             assert!(self.headers.contains_key("retry-after"));
         }
         let problem = self.expect(status);
@@ -221,21 +229,25 @@ pub fn program(folder: &std::path::Path) -> Command {
     command
 }
 
-async fn play(database_url: Option<String>, story: &impl AsyncFn(TestServer)) {
+async fn play(database_url: Option<String>, variables: Variables, story: &impl AsyncFn(TestServer)) {
     let folder = tempfile::tempdir().unwrap();
     let options = Options {
         data_dir: Some(folder.path().to_str().unwrap().into()),
         database_url,
         ..Options::default()
     };
-    let config = Config::new(&options, |_| None).unwrap();
+    let config = Config::new(&options, |name| {
+        let found = variables.iter().find(|(key, _)| *key == name);
+        found.map(|(_, value)| (*value).to_owned())
+    })
+    .unwrap();
     let acceptor = TcpListener::bind("127.0.0.1:0").into_acceptor().await.unwrap();
     let address = *acceptor.local_addr()[0].as_socket_addr().unwrap();
     let url = format!("http://{address}");
     let bank = FakeGateway::new("mock");
     let builder = setup::builder(&config, &url).unwrap().gateway(bank.clone());
     let oms = setup::connect(builder).await.unwrap();
-    let app = http::app(setup::state(&config, oms.clone()).unwrap(), None);
+    let app = http::app(setup::state(&config, oms.clone(), None).unwrap(), None);
     let server = tokio::spawn(Server::new_with_acceptor(acceptor).run(app));
     let client = Client::builder()
         .no_proxy()

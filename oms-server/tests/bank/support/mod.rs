@@ -123,7 +123,7 @@ impl Shop {
         let builder = setup::builder(&config, &url).unwrap().clock(clock.clone());
         let oms = setup::connect(builder).await.unwrap();
         setup::load_plugins(&config, &oms).await.unwrap();
-        let state = setup::state(&config, oms.clone()).unwrap();
+        let state = setup::state(&config, oms.clone(), None).unwrap();
 
         let stop = CancellationToken::new();
         let app = http::app(state, bank.as_ref().map(oms_server::Bank::routes));
