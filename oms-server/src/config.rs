@@ -246,7 +246,7 @@ impl Config {
             )?,
             drain: drain(given(&options.drain_seconds).as_deref(), production)?,
             redis_url: redis_url(lookup("REDIS_URL"))?,
-            limits: limits::Settings::new(&lookup)?,
+            limits: limits::Settings::new(lookup)?,
             trusted_proxies: lookup("OMS_TRUSTED_PROXIES")
                 .unwrap_or_default()
                 .parse()

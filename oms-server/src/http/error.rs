@@ -53,7 +53,8 @@ pub(super) struct ApiError {
     detail: String,
     errors: Vec<Fault>,
     retry_after: Option<u64>,
-    headers: HeaderMap,
+    /// Boxed: few errors have any, and every result would be as large.
+    headers: Option<Box<HeaderMap>>,
 }
 
 impl ApiError {
@@ -64,7 +65,7 @@ impl ApiError {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: None,
-            headers: HeaderMap::new(),
+            headers: None,
         }
     }
 
@@ -107,7 +108,7 @@ impl ApiError {
 
     /// Headers that go out with it.
     pub(super) fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.headers
+        self.headers.get_or_insert_default()
     }
 
     #[must_use]
@@ -201,13 +202,13 @@ impl From<Error> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(mut self) -> Response {
         let (status, retry_after) = (self.status, self.retry_after);
-        let own = std::mem::take(&mut self.headers);
+        let own = self.headers.take();
         let mut response = Response::builder()
             .status(status)
             .content_type(ProblemJson::CONTENT_TYPE)
             .body(self.problem().to_json_string());
         let headers = response.headers_mut();
-        headers.extend(own);
+        headers.extend(own.into_iter().flat_map(|own| *own));
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

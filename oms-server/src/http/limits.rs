@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::State;
 use super::error::{ApiError, Result, from_framework};
+use super::request::refuse_unread;
 use crate::client::neighbourhood;
 use crate::limits::{Class, Limit, Limits, Verdict};
 
@@ -50,7 +51,10 @@ pub(super) async fn apply<E: Endpoint>(next: Arc<E>, mut request: Request) -> po
     let limits = Arc::clone(&state.limits);
     request.set_data(client);
     let taken = match &counted {
-        Some((class, who)) => take(&limits, *class, who).await?,
+        Some((class, who)) => match take(&limits, *class, who).await {
+            Err(refusal) if has_body(request.headers()) => return Ok(refuse_unread(refusal)),
+            taken => taken?,
+        },
         None => None,
     };
     let answer = next.call(request).await.map(IntoResponse::into_response);
@@ -92,6 +96,12 @@ fn counted(state: &State, request: &Request, client: Client) -> Option<(Class, S
     let user = bearer(request.headers()).and_then(|token| state.tokens.check(token, state.oms.now()));
     let who = user.map_or_else(|| client.key(), |(_, user)| user.to_string());
     Some((Class::Client, who))
+}
+
+/// Nobody has read it when a request is refused here.
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|length| length != "0") || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -36,7 +36,7 @@ async fn together(redis: &RedisServer, servers: &[&Process]) {
         }
         redis.flush();
         let before = left_out(servers);
-        let answered = answered(servers, QUOTA).await + self::answered(servers, 3).await;
+        let answered = answered(servers, QUOTA).await + answered(servers, 3).await;
         if left_out(servers) == before {
             assert_eq!(answered, QUOTA);
             return;
