@@ -17,8 +17,8 @@ fn live() -> &'static str {
     "ok\n"
 }
 
-/// The database answers, its schema is there, and the server is not about to stop. Without Redis everything works, so that it is told and no more: a
-/// balancer must not take all servers away because of it.
+/// The database answers, its schema is there, and the server is not about to stop. Without Redis everything works, so
+/// that it is told and no more: a balancer must not take all servers away because of it.
 #[handler]
 async fn ready(state: Data<&State>) -> Response {
     if state.leaving.is_cancelled() {
