@@ -20,18 +20,23 @@ pub mod testing;
 pub mod users;
 
 mod actor;
+mod cause;
 mod db;
 mod error;
+mod figures;
 mod id;
 mod idempotency;
 mod money;
 mod page;
+mod telemetry;
 mod text;
 mod time;
 mod verify;
 
 pub use actor::{Actor, Roles};
+pub use cause::{Cause, JobStart};
 pub use error::{Error, ErrorKind, Result, Shortage, Violation};
+pub use figures::{Backlog, Connections, JobFigures, PlacementQueue};
 pub use id::*;
 pub use idempotency::{IdempotencyKey, Outcome};
 pub use money::{Currency, Money};

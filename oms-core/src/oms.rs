@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
+use crate::cause::{JobSpan, JobStart};
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::jobs::Doorbell;
@@ -28,6 +30,7 @@ pub(crate) struct Inner {
     pub(crate) db: Db,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) mailer: Arc<dyn Mailer>,
+    pub(crate) job_span: Option<JobSpan>,
     pub(crate) passwords: Passwords,
     /// Where requests wait to be told who asks.
     pub(crate) gate: Gate,
@@ -82,6 +85,7 @@ pub struct OmsBuilder {
     settings: Settings,
     clock: Arc<dyn Clock>,
     mailer: Arc<dyn Mailer>,
+    job_span: Option<JobSpan>,
     accounts: Vec<Account>,
     natives: BTreeMap<String, Arc<dyn PaymentGateway>>,
     elsewhere: Option<Arc<dyn Doorbell>>,
@@ -95,6 +99,7 @@ impl Oms {
             settings: Settings::default(),
             clock: Arc::new(SystemClock),
             mailer: Arc::new(LogMailer),
+            job_span: None,
             accounts: Vec::new(),
             natives: BTreeMap::new(),
             elsewhere: None,
@@ -106,15 +111,10 @@ impl Oms {
         self.inner.db.migrate().await
     }
 
-    /// Whether the database answers and its schema is there.
+    /// Whether the database answers and its schema is not older than this program.
     pub async fn check(&self) -> Result<()> {
         let mut tx = self.inner.db.read().await?;
-        crate::db::run!(&mut tx, |conn| {
-            sqlx::query("SELECT 1 FROM oms_schedule WHERE 1 = 0")
-                .execute(conn)
-                .await
-                .map(drop)
-        })?;
+        crate::db::check_schema(&mut tx).await?;
         tx.rollback().await
     }
 
@@ -170,6 +170,14 @@ impl OmsBuilder {
     #[must_use]
     pub fn mailer(mut self, mailer: impl Mailer) -> Self {
         self.mailer = Arc::new(mailer);
+        self
+    }
+
+    /// Makes the span that each run of a job stands in, for programs whose traces go on in the jobs that a request has
+    /// left. [`JobStart::span`] when not set.
+    #[must_use]
+    pub fn job_span(mut self, make: fn(JobStart<'_>) -> Span) -> Self {
+        self.job_span = Some(make);
         self
     }
 
@@ -258,6 +266,7 @@ impl OmsBuilder {
             plugins: crate::plugins::Host::new(self.settings.cache_dir.clone(), Arc::clone(&self.clock)),
             clock: self.clock,
             mailer: self.mailer,
+            job_span: self.job_span,
             passwords: Passwords::new(),
             gate,
             settings: self.settings,

@@ -12,6 +12,7 @@ use oms_core::payments::Secret;
 
 use crate::client::Proxies;
 use crate::{limits, redis};
+use crate::sight;
 
 /// What every command may be told, as it was written: [`Config`] is what it means.
 #[derive(Clone, Default, clap::Args)]
@@ -117,6 +118,8 @@ pub struct Config {
     pub redis_url: Option<Secret>,
     pub limits: limits::Settings,
     pub trusted_proxies: Proxies,
+    /// Measurements and traces.
+    pub sight: sight::Settings,
 }
 
 /// Without the database's address, which may hold a password.
@@ -148,6 +151,7 @@ impl fmt::Debug for Config {
             .field("drain", &self.drain)
             .field("limits", &self.limits)
             .field("trusted_proxies", &self.trusted_proxies)
+            .field("sight", &self.sight)
             .finish_non_exhaustive()
     }
 }
@@ -238,6 +242,7 @@ impl Config {
             accounts,
             secret_key,
             smtp: smtp(&lookup)?,
+            sight: sight::Settings::read(&lookup)?,
             mail_from: parse_or(
                 lookup("MAIL_FROM").as_deref(),
                 "MAIL_FROM",

@@ -7,6 +7,7 @@ pub mod http;
 pub mod mailer;
 pub mod media;
 pub mod setup;
+pub mod sight;
 
 mod client;
 mod limits;

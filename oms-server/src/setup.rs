@@ -17,6 +17,7 @@ use crate::media::MediaStore;
 use crate::mock_gateway::{Bank, BankConfig};
 use crate::redis::Redis;
 use crate::secrets;
+use crate::sight::{Metrics, traces};
 
 /// How often, and how long apart, plugins are loaded when the database has no time for it.
 const PLUGIN_TRIES: u32 = 10;
@@ -55,7 +56,8 @@ pub fn builder(config: &Config, public_url: &str) -> Result<OmsBuilder> {
         .public_url(public_url)
         .plugin_dir(&config.plugin_dir)
         .cache_dir(config.data_dir.join("cache"))
-        .mailer(mailer);
+        .mailer(mailer)
+        .job_span(traces::job_span);
     Ok(accounts(config, public_url)?
         .into_iter()
         .fold(builder, OmsBuilder::account))
@@ -112,6 +114,7 @@ pub fn state(config: &Config, oms: Oms, redis: Option<Redis>) -> Result<State> {
     Ok(State {
         oms,
         tokens: Tokens::new(&secret),
+        metrics: Metrics::new(config),
         media: MediaStore::open(&config.data_dir.join("media"))?,
         leaving: CancellationToken::new(),
         limits: Arc::new(Limits::new(config.limits.clone(), redis)),

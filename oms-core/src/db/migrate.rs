@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 
-use super::Db;
+use super::{Db, Tx, run};
 use crate::error::{Error, Result};
 
 /// Our own table, so that a host program's migrations on the same database do not collide.
@@ -65,6 +65,29 @@ async fn on_postgres(pool: &super::pool::Pool) -> Result<()> {
         .await
         .map_err(|e| failed(&e))?;
     Ok(connection.close().await?)
+}
+
+/// An error unless every migration that this program knows was applied. A newer schema is none: while programs are
+/// replaced one by one, those of the last version go on.
+pub(crate) async fn check_schema(tx: &mut Tx) -> Result<()> {
+    let applied: Vec<i64> = run!(tx, |conn| {
+        sqlx::query_scalar("SELECT version FROM _oms_migrations WHERE success")
+            .fetch_all(conn)
+            .await
+    })?;
+    let known = match tx {
+        #[cfg(feature = "sqlite")]
+        Tx::Sqlite(_) => sqlx::migrate!("migrations/sqlite"),
+        #[cfg(feature = "postgres")]
+        Tx::Postgres(_) => sqlx::migrate!("migrations/postgres"),
+    };
+    match known.iter().find(|one| !applied.contains(&one.version)) {
+        Some(missing) => Err(Error::Internal(format!(
+            "the schema is older than the program: migration {} ({}) is missing",
+            missing.version, missing.description
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn own(mut migrator: Migrator) -> Migrator {

@@ -15,10 +15,13 @@ use std::time::Duration;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub(crate) use lock::{Table, lock};
+pub(crate) use migrate::check_schema;
 #[cfg(feature = "postgres")]
 pub(crate) use pool::PgTx;
 
 use crate::error::{Error, Result, connection_lost};
+use crate::figures::Connections;
+use crate::telemetry;
 
 /// The database behind an [`Oms`](crate::Oms). Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -46,17 +49,25 @@ pub(crate) enum Tx {
 
 /// Runs one query on whichever connection is behind `$tx`. Use the block form, which rustfmt formats:
 /// `run!(tx, |conn| { sqlx::query("..").bind(x).execute(conn).await })`.
+///
+/// The span says by its place in the source which query it is: values and texts may hold what no trace should.
 macro_rules! run {
     ($tx:expr, |$conn:ident| $body:expr) => {
-        match $tx {
-            #[cfg(feature = "sqlite")]
-            $crate::db::Tx::Sqlite(tx) => {
-                let $conn = &mut **tx;
-                $body
-            }
-            #[cfg(feature = "postgres")]
-            $crate::db::Tx::Postgres(tx) => $crate::db::limited!(tx, |$conn| $body),
-        }
+        tracing::Instrument::instrument(
+            async {
+                match $tx {
+                    #[cfg(feature = "sqlite")]
+                    $crate::db::Tx::Sqlite(tx) => {
+                        let $conn = &mut **tx;
+                        $body
+                    }
+                    #[cfg(feature = "postgres")]
+                    $crate::db::Tx::Postgres(tx) => $crate::db::limited!(tx, |$conn| $body),
+                }
+            },
+            tracing::debug_span!("sql", otel.kind = "client"),
+        )
+        .await
     };
 }
 pub(crate) use run;
@@ -95,6 +106,10 @@ pub(crate) enum Commit {
 impl Db {
     /// A transaction that writes.
     pub(crate) async fn write(&self) -> Result<Tx> {
+        telemetry::begun("write", self.begin_write()).await
+    }
+
+    async fn begin_write(&self) -> Result<Tx> {
         Ok(match self {
             // Takes the write lock now: a deferred transaction that upgrades later can fail with SQLITE_BUSY.
             #[cfg(feature = "sqlite")]
@@ -106,6 +121,10 @@ impl Db {
 
     /// A transaction that only reads. On PostgreSQL each statement sees what was committed before it.
     pub(crate) async fn read(&self) -> Result<Tx> {
+        telemetry::begun("read", self.begin_read()).await
+    }
+
+    async fn begin_read(&self) -> Result<Tx> {
         Ok(match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { reader, .. } => Tx::Sqlite(reader.begin().await?),
@@ -137,6 +156,27 @@ impl Db {
             Self::Sqlite { .. } => 1,
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => 2,
+        }
+    }
+
+    /// How the pools stand.
+    pub(crate) fn connections(&self) -> Vec<Connections> {
+        let of = |pool, open: u32, idle, most: u32| Connections {
+            pool,
+            open: open as usize,
+            idle,
+            most: most as usize,
+        };
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { writer, reader } => [("writer", writer), ("reader", reader)]
+                .map(|(name, pool)| {
+                    let most = pool.options().get_max_connections();
+                    of(name, pool.size(), pool.num_idle(), most)
+                })
+                .into(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => vec![of("postgres", pool.size(), pool.num_idle(), pool.most())],
         }
     }
 
@@ -180,13 +220,15 @@ impl Tx {
 
     /// As [`Tx::commit`], for callers that can look up what became of it.
     pub(crate) async fn commit_or_unknown(self) -> Commit {
-        let done = match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(tx) => tx.commit().await,
-            #[cfg(feature = "postgres")]
-            Self::Postgres(tx) => tx.commit().await,
+        let commit = async {
+            match self {
+                #[cfg(feature = "sqlite")]
+                Self::Sqlite(tx) => tx.commit().await,
+                #[cfg(feature = "postgres")]
+                Self::Postgres(tx) => tx.commit().await,
+            }
         };
-        match done {
+        match telemetry::committed(commit).await {
             Ok(()) => Commit::Done,
             Err(e) if connection_lost(&e) => Commit::Unknown,
             Err(e) => Commit::Failed(e.into()),

@@ -104,6 +104,11 @@ impl Pool {
         &self.0.options
     }
 
+    /// Connections that may be open.
+    pub(crate) fn most(&self) -> u32 {
+        self.0.size
+    }
+
     /// Connections that are open, in use or not.
     pub(crate) fn size(&self) -> u32 {
         let free = u32::try_from(self.0.slots.available_permits()).unwrap_or(u32::MAX);

@@ -33,6 +33,7 @@ impl Oms {
 
 impl Inventory<'_> {
     /// The stock of a SKU that is on sale; everyone may see it.
+    #[tracing::instrument(level = "debug", name = "inventory.level", skip_all)]
     pub async fn level(&self, _: &Actor, sku: &str) -> Result<StockLevel> {
         let mut tx = self.oms.db().read().await?;
         let found = on_sale(&mut tx, sku).await?;
@@ -45,6 +46,7 @@ impl Inventory<'_> {
     /// are one commit.
     ///
     /// [`Error::InvalidState`] when fewer units would be left than orders have; nothing is changed then.
+    #[tracing::instrument(level = "debug", name = "inventory.adjust", skip_all)]
     pub async fn adjust(&self, actor: &Actor, adjust: Adjust) -> Result<Outcome<StockLevel>> {
         adjust.check()?;
         let command = (&adjust.sku, adjust.delta, &adjust.reason);

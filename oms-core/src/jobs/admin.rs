@@ -247,8 +247,10 @@ async fn count(tx: &mut Tx) -> Result<Vec<(String, String, i64, Timestamp)>> {
 async fn revive(tx: &mut Tx, id: JobId, now: Timestamp) -> Result<bool> {
     let rows = run!(tx, |conn| {
         sqlx::query(
-            "INSERT INTO oms_job (id, kind, payload, unique_key, run_at, last_error, created_at)
-             SELECT id, kind, payload, unique_key, $2, last_error, created_at FROM oms_job_dead WHERE id = $1
+            "INSERT INTO oms_job
+                 (id, kind, payload, unique_key, run_at, last_error, created_at, request_id, traceparent)
+             SELECT id, kind, payload, unique_key, $2, last_error, created_at, request_id, traceparent
+             FROM oms_job_dead WHERE id = $1
              ON CONFLICT DO NOTHING",
         )
         .bind(id)

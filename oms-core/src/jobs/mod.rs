@@ -42,6 +42,11 @@ pub trait Doorbell: Send + Sync + 'static {
     async fn wait(&self);
 }
 
+/// Every kind of job that this program knows.
+pub(crate) fn known_kinds() -> impl Iterator<Item = &'static str> {
+    rules::KINDS.into_iter().map(|(kind, _)| kind)
+}
+
 /// What can be done in the background. Payloads carry ids, not data; every handler is safe to run twice.
 /// Old variants stay until the last job of their kind is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,12 +7,13 @@ use sqlx::AssertSqlSafe;
 use sqlx::types::Json;
 
 use super::{Job, JobError, NewJob};
+use crate::cause::Cause;
 use crate::db::{Tx, run};
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::time::Timestamp;
 
-/// Rows of one INSERT: six values each stay far below what a statement may carry.
+/// Rows of one INSERT: eight values each stay far below what a statement may carry.
 const INSERT_ROWS: usize = 500;
 
 /// A job that this process runs, under the lease it got when it claimed it.
@@ -24,9 +25,19 @@ pub(crate) struct Running {
     /// This one included.
     pub(crate) attempt: i64,
     pub(crate) lease: i64,
+    pub(super) request_id: Option<String>,
+    pub(super) traceparent: Option<String>,
 }
 
 impl Running {
+    /// Who brought it about.
+    pub(super) fn cause(&self) -> Cause {
+        Cause {
+            request_id: self.request_id.clone(),
+            traceparent: self.traceparent.clone(),
+        }
+    }
+
     /// What is to be done. A payload that cannot be read may come from a newer program: it is tried again.
     pub(crate) fn job(&self) -> Result<Job, JobError> {
         let unreadable = |e: serde_json::Error| JobError::retry(format!("unreadable payload: {e}"));
@@ -61,6 +72,8 @@ pub(super) struct Lost {
 
 /// Adds jobs in the caller's transaction. Ring the doorbell after the commit: `oms.ring()`.
 pub(crate) async fn enqueue(tx: &mut Tx, now: Timestamp, jobs: &[NewJob]) -> Result<()> {
+    let cause = Cause::current();
+    let (request_id, traceparent) = cause.columns();
     let mut sorted: Vec<&NewJob> = jobs.iter().collect();
     // Two transactions that add the same unique jobs meet at the first of them, and cannot wait for each other.
     sorted.sort_by(|a, b| a.unique_key.cmp(&b.unique_key));
@@ -70,9 +83,9 @@ pub(crate) async fn enqueue(tx: &mut Tx, now: Timestamp, jobs: &[NewJob]) -> Res
             .map(|new| split(&new.job))
             .collect::<Result<Vec<_>>>()?;
         let sql = format!(
-            "INSERT INTO oms_job (id, kind, payload, unique_key, run_at, created_at)
+            "INSERT INTO oms_job (id, kind, payload, unique_key, run_at, created_at, request_id, traceparent)
              VALUES {} ON CONFLICT DO NOTHING",
-            tuples(1, 6, rows.len())
+            tuples(1, 8, rows.len())
         );
         run!(tx, |conn| {
             let mut query = sqlx::query(AssertSqlSafe(sql));
@@ -83,7 +96,9 @@ pub(crate) async fn enqueue(tx: &mut Tx, now: Timestamp, jobs: &[NewJob]) -> Res
                     .bind(Json(payload))
                     .bind(new.unique_key.as_deref())
                     .bind(new.run_at)
-                    .bind(now);
+                    .bind(now)
+                    .bind(request_id)
+                    .bind(traceparent);
             }
             query.execute(conn).await.map(drop)
         })?;
@@ -185,7 +200,7 @@ pub(super) fn lease_sql(tx: &Tx, ids: usize) -> String {
         "UPDATE oms_job SET attempt = attempt + 1, lease = lease + 1, worker = $3,
                 leased_until = {} + ($2 - $1)
          WHERE id IN {}
-         RETURNING id, kind, CAST(payload AS TEXT) AS payload, attempt, lease",
+         RETURNING id, kind, CAST(payload AS TEXT) AS payload, attempt, lease, request_id, traceparent",
         clock(tx),
         tuples(4, ids, 1)
     )
@@ -293,8 +308,10 @@ pub(super) async fn end_dead(
 ) -> Result<bool> {
     let rows = run!(tx, |conn| {
         sqlx::query(
-            "INSERT INTO oms_job_dead (id, kind, payload, unique_key, attempt, last_error, created_at, died_at)
-             SELECT id, kind, payload, unique_key, attempt, $3, created_at, $4 FROM oms_job
+            "INSERT INTO oms_job_dead
+                 (id, kind, payload, unique_key, attempt, last_error, created_at, died_at, request_id, traceparent)
+             SELECT id, kind, payload, unique_key, attempt, $3, created_at, $4, request_id, traceparent
+             FROM oms_job
              WHERE id = $1 AND lease = $2 AND leased_until IS NOT NULL",
         )
         .bind(id)

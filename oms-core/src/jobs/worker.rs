@@ -10,15 +10,18 @@ use tokio::sync::futures::Notified;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
 use super::JobError;
 use super::exchange::{LEASE, beat, exchange, judge, rescue, tick};
 use super::rules::{Slots, fraction, random};
 use super::run::{Finish, run};
 use super::store::{End, Running};
+use crate::cause::JobStart;
 use crate::error::Result;
 use crate::id::JobId;
 use crate::oms::Oms;
+use crate::telemetry;
 use crate::time::Timestamp;
 
 const HEARTBEAT: Duration = Duration::from_secs(LEASE.as_secs() / 3);
@@ -127,6 +130,7 @@ struct Held {
     job: Arc<Running>,
     since: Instant,
     abort: AbortHandle,
+    span: Span,
 }
 
 /// The state of one run of a worker. Dropping it aborts the jobs under way; their leases run out.
@@ -219,17 +223,20 @@ impl<'a> Crew<'a> {
 
     fn start(&mut self, job: Running) {
         let job = Arc::new(job);
+        let (cause, span) = (job.cause(), span_of(&self.worker.oms, &job));
         let handler = (self.worker.handler)(self.worker.oms.clone(), job.clone());
-        let abort = self.tasks.spawn(async move {
+        let run = async move {
             timeout(DEADLINE, handler)
                 .await
                 .unwrap_or_else(|_| Err(JobError::retry("took longer than five minutes")))
-        });
+        };
+        let abort = self.tasks.spawn(cause.scope(run).instrument(span.clone()));
         self.free.take(&job.kind);
         let held = Held {
             job,
             since: Instant::now(),
             abort: abort.clone(),
+            span,
         };
         self.held.insert(abort.id(), held);
     }
@@ -283,14 +290,19 @@ impl<'a> Crew<'a> {
                 e.try_into_panic().ok().map(|panic| Err(panicked(&*panic))),
             ),
         };
-        let Some(Held { job, .. }) = self.held.remove(&id) else {
+        let Some(Held { job, since, span, .. }) = self.held.remove(&id) else {
             return;
         };
+        let _in_its_span = span.enter();
+        let took = since.elapsed();
         self.free.free(&job.kind);
         self.runs += 1;
         let now = self.worker.oms.now();
         let end = match outcome {
-            Some(Ok(Finish::Finished)) => return,
+            Some(Ok(Finish::Finished)) => {
+                telemetry::job_ended(&job.kind, "done", took);
+                return;
+            }
             Some(Ok(Finish::Open)) => End::Done,
             Some(Err(error)) => judge(&job.kind, job.attempt, error, now, random()),
             // Aborted: it is no fault of the job.
@@ -301,6 +313,7 @@ impl<'a> Crew<'a> {
             },
         };
         log(&job, &end);
+        telemetry::job_ended(&job.kind, outcome_of(&end), took);
         self.ended.push((Running::clone(&job), end));
     }
 
@@ -349,6 +362,31 @@ impl<'a> Crew<'a> {
     }
 }
 
+/// What everything that a job does stands in. It carries the id of the request that brought the job about.
+fn span_of(oms: &Oms, job: &Running) -> Span {
+    let start = JobStart {
+        id: job.id,
+        kind: &job.kind,
+        attempt: job.attempt,
+        cause: &job.cause(),
+    };
+    match oms.inner.job_span {
+        Some(make) => make(start),
+        None => start.span(),
+    }
+}
+
+/// As the counters name it.
+fn outcome_of(end: &End) -> &'static str {
+    match end {
+        End::Done => "done",
+        End::Later { error: Some(_), .. } => "retried",
+        End::Later { counts: false, .. } => "given_back",
+        End::Later { .. } => "retried",
+        End::Dead(_) => "dead",
+    }
+}
+
 fn panicked(panic: &(dyn std::any::Any + Send)) -> JobError {
     let text = panic
         .downcast_ref::<&str>()
@@ -359,6 +397,7 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> JobError {
 }
 
 fn log(job: &Running, end: &End) {
+    // Its span names the job; where a log is set to show no spans, its lines still do.
     let Running {
         id, kind, attempt, ..
     } = job;

@@ -86,6 +86,7 @@ impl Orders<'_> {
     /// # Errors
     /// [`Error::OutOfStock`], [`Error::UnknownSku`], [`Error::MixedCurrencies`], [`Error::Invalid`]; the same key with
     /// another command is [`Error::IdempotencyKeyReused`]. After [`Error::Overloaded`] retry with the same key.
+    #[tracing::instrument(level = "debug", name = "orders.place", skip_all)]
     pub async fn place(&self, actor: &Actor, command: PlaceOrder) -> Result<Outcome<Order>> {
         let user = actor.require_verified()?;
         let claim = claim_of(actor, &command)?;
@@ -97,6 +98,7 @@ impl Orders<'_> {
     }
 
     /// One order: the customer's own, any for operators.
+    #[tracing::instrument(level = "debug", name = "orders.get", skip_all)]
     pub async fn get(&self, actor: &Actor, id: OrderId) -> Result<Order> {
         let order = self.load(id).await?;
         actor.require_owner_or_operator(order.user, "order")?;
@@ -104,6 +106,7 @@ impl Orders<'_> {
     }
 
     /// Orders, the newest first: one's own; for operators all, or those of one user.
+    #[tracing::instrument(level = "debug", name = "orders.list", skip_all)]
     pub async fn list(&self, actor: &Actor, filter: &OrderFilter, page: &PageRequest) -> Result<Page<Order>> {
         let own = actor.user_id();
         let user = match (actor.is_operator(), filter.user) {
@@ -144,6 +147,7 @@ impl Orders<'_> {
 
     /// Cancels what has not shipped: stock comes back, open payments are given up, captured money is refunded.
     /// Customers cancel their own unpaid orders, operators any that [`OrderState`] lets them.
+    #[tracing::instrument(level = "debug", name = "orders.cancel", skip_all)]
     pub async fn cancel(&self, actor: &Actor, id: OrderId, command: CancelOrder) -> Result<Outcome<Order>> {
         let claim = Claim::new(
             actor,
@@ -194,6 +198,7 @@ impl Orders<'_> {
     }
 
     /// Sends units out: they leave the house and the allocation. Operators only; the order must be paid.
+    #[tracing::instrument(level = "debug", name = "orders.fulfill", skip_all)]
     pub async fn fulfill(
         &self,
         actor: &Actor,

@@ -13,6 +13,7 @@ use crate::db::{Table, Tx, lock, run};
 use crate::error::{Error, Result};
 use crate::id::{BusinessId, FulfillmentId, OrderId, UserId, VariantId};
 use crate::money::{Currency, Money};
+use crate::telemetry;
 use crate::time::Timestamp;
 
 #[derive(FromRow)]
@@ -217,6 +218,7 @@ pub(super) async fn change(
         .await
         .map(|done| done.rows_affected())
     })?;
+    telemetry::order_changed(kind);
     if updated != 1 {
         return Err(Error::Internal(format!(
             "order {} changed while its row was locked",

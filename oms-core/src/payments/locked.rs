@@ -13,6 +13,7 @@ use crate::id::{AttemptId, CaptureId, PaymentId, RefundId};
 use crate::jobs::{Job, NewJob, enqueue};
 use crate::orders::settle::{self, Moved, Verdict};
 use crate::orders::{Order, OrderState};
+use crate::telemetry;
 use crate::time::Timestamp;
 
 pub(super) struct Locked {
@@ -122,6 +123,9 @@ impl Locked {
         self.set_attention();
         self.begin_schedule();
         let changed = self.payment != self.payment_before;
+        if self.payment.status != self.payment_before.status {
+            telemetry::payment_changed(&self.payment.account, self.payment.status.as_str());
+        }
         if changed {
             self.update(tx).await?;
             self.save_parts(tx).await?;

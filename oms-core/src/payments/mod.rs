@@ -66,6 +66,7 @@ impl Payments<'_> {
     /// Errors: [`PaymentInProgress`](crate::Error::PaymentInProgress) while another payment of the order is open; [`InvalidState`](crate::Error::InvalidState) when the
     /// order does not wait for a payment or costs nothing; [`Gateway`](crate::Error::Gateway) when the gateway certainly did nothing,
     /// after which the same key may be used again.
+    #[tracing::instrument(level = "debug", name = "payments.start", skip_all)]
     pub async fn start(
         &self,
         actor: &Actor,
@@ -78,6 +79,7 @@ impl Payments<'_> {
 
     /// The customer came back from the gateway, with the query of the address or what a browser library posted. For
     /// the order's owner and operators; safe to repeat.
+    #[tracing::instrument(level = "debug", name = "payments.complete", skip_all)]
     pub async fn complete(&self, actor: &Actor, id: PaymentId, params: Metadata) -> Result<Payment> {
         let work = change::complete(self.oms.clone(), actor.clone(), id, params);
         operation::detached(self.oms, work).await
@@ -85,6 +87,7 @@ impl Payments<'_> {
 
     /// Takes (a part of) the authorized money. Operators only. A capture that the gateway declines is a row with status
     /// `failed` inside the payment.
+    #[tracing::instrument(level = "debug", name = "payments.capture", skip_all)]
     pub async fn capture(
         &self,
         actor: &Actor,
@@ -96,6 +99,7 @@ impl Payments<'_> {
     }
 
     /// Gives up what is not captured. For operators, and for the order's owner while nothing is captured.
+    #[tracing::instrument(level = "debug", name = "payments.cancel", skip_all)]
     pub async fn cancel(
         &self,
         actor: &Actor,
@@ -108,6 +112,7 @@ impl Payments<'_> {
 
     /// Sends (a part of) the captured money back. Operators only. The sum of all refunds that did not fail never
     /// passes what is captured. When the gateway is not available the refund stays pending and is sent later.
+    #[tracing::instrument(level = "debug", name = "payments.refund", skip_all)]
     pub async fn refund(
         &self,
         actor: &Actor,
@@ -119,6 +124,7 @@ impl Payments<'_> {
     }
 
     /// A payment with its captures and refunds. For the order's owner and operators.
+    #[tracing::instrument(level = "debug", name = "payments.get", skip_all)]
     pub async fn get(&self, actor: &Actor, id: PaymentId) -> Result<Payment> {
         let mut tx = self.oms.db().read().await?;
         let payment = store::get(&mut tx, id).await?;
@@ -149,12 +155,14 @@ impl Payments<'_> {
     }
 
     /// Leads a payment out of review. Operators only. After [`Decision::Sync`] it may be under review again.
+    #[tracing::instrument(level = "debug", name = "payments.review", skip_all)]
     pub async fn review(&self, actor: &Actor, id: PaymentId, decision: Decision) -> Result<Payment> {
         let work = review::review(self.oms.clone(), actor.clone(), id, decision);
         operation::detached(self.oms, work).await
     }
 
     /// Asks the gateway where a payment stands. Operators only.
+    #[tracing::instrument(level = "debug", name = "payments.sync", skip_all)]
     pub async fn sync(&self, actor: &Actor, id: PaymentId) -> Result<Payment> {
         actor.require_operator()?;
         let (oms, actor) = (self.oms.clone(), actor.clone());
@@ -163,6 +171,7 @@ impl Payments<'_> {
 
     /// Takes a webhook in: `delivery` is what came at this account's address, byte for byte. Who sent it is proven by
     /// its signature alone, so that there is no actor. [`NotFound`](crate::Error::NotFound) when there is no such account.
+    #[tracing::instrument(level = "debug", name = "payments.receive_webhook", skip_all)]
     pub async fn receive_webhook(&self, account: &str, delivery: Delivery) -> Result<WebhookOutcome> {
         let work = webhooks::receive(self.oms.clone(), account.into(), delivery);
         operation::detached(self.oms, work).await
@@ -179,6 +188,7 @@ impl Payments<'_> {
     }
 
     /// Applies a kept webhook event again. Operators only.
+    #[tracing::instrument(level = "debug", name = "payments.replay", skip_all)]
     pub async fn replay(&self, actor: &Actor, id: InboxId) -> Result<InboxEntry> {
         let work = webhooks::replay(self.oms.clone(), actor.clone(), id);
         operation::detached(self.oms, work).await

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::gateway::GatewayError;
 use super::gateways::Till;
@@ -19,10 +20,12 @@ use super::request::{Answer, ask};
 use super::store;
 use super::store::attempts::{self, Attempt, Operation, Progress};
 use crate::actor::Actor;
+use crate::cause::Cause;
 use crate::error::{Error, Result};
 use crate::id::{AttemptId, PaymentId};
 use crate::idempotency::{Claim, Claimed, Outcome};
 use crate::oms::Oms;
+use crate::telemetry;
 use crate::time::Timestamp;
 
 /// No adapter may take longer: its outcome counts as unknown then. Below the age at which attempts are rescued.
@@ -50,6 +53,8 @@ pub(super) async fn detached<T: Send + 'static>(
     oms: &Oms,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
+    // Another task, but the same cause and the same trace.
+    let work = Cause::current().scope(work).in_current_span();
     let task = oms.inner.tasks.spawn(work);
     task.await
         .unwrap_or_else(|e| Err(Error::Internal(format!("a payment's task: {e}"))))
@@ -138,13 +143,15 @@ pub(super) async fn carry_out(
     payment: &Payment,
     attempt: &Attempt,
 ) -> Result<Ended> {
-    let answer = tokio::time::timeout(PATIENCE, ask(till, payment, attempt, oms.now()))
-        .await
-        .unwrap_or_else(|_| {
+    let asked = async {
+        let answer = tokio::time::timeout(PATIENCE, ask(till, payment, attempt, oms.now())).await;
+        answer.unwrap_or_else(|_| {
             Err(GatewayError::Indeterminate(
                 "the adapter did not answer in time".into(),
             ))
-        });
+        })
+    };
+    let answer = telemetry::gateway_call(&till.account.name, attempt.operation.as_str(), asked).await;
     // The answer is worth more than one try: without it the gateway must be asked again later.
     let mut tries = 0;
     loop {

@@ -17,6 +17,7 @@ use crate::id::{AttemptId, PaymentId};
 use crate::jobs::{Job, JobError, NewJob, enqueue};
 use crate::oms::Oms;
 use crate::orders::OrderState;
+use crate::telemetry;
 use crate::time::Timestamp;
 
 /// When the gateway is first asked what became of an operation.
@@ -173,13 +174,16 @@ pub(super) async fn ask(oms: &Oms, payment: &Payment) -> Result<Option<Snapshot>
         state: payment.state.clone(),
     };
     let patience = Duration::from_secs(60);
-    let answer = tokio::time::timeout(patience, till.gateway.sync(&till.account, request)).await;
     let late = || {
         Err(GatewayError::Unavailable(
             "the adapter did not answer in time".into(),
         ))
     };
-    match answer.unwrap_or_else(|_| late()) {
+    let asked = async {
+        let answer = tokio::time::timeout(patience, till.gateway.sync(&till.account, request)).await;
+        answer.unwrap_or_else(|_| late())
+    };
+    match telemetry::gateway_call(&payment.account, "sync", asked).await {
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(GatewayError::NotFound(_)) if payment.reference.is_none() => Ok(None),
         Err(source) => Err(Error::Gateway {

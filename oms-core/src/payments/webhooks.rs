@@ -17,7 +17,7 @@ use crate::id::{InboxId, PaymentId};
 use crate::jobs::{Job, JobError, NewJob, enqueue};
 use crate::oms::Oms;
 use crate::page::{Page, PageRequest};
-use crate::text;
+use crate::{telemetry, text};
 
 /// How long an adapter may take over a webhook.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,17 +52,17 @@ pub(super) async fn receive(oms: Oms, account: String, mut delivery: Delivery) -
     let received = till
         .gateway
         .receive(&till.account, Proof::new(), delivery.clone());
-    let received = match tokio::time::timeout(PATIENCE, received).await {
-        Ok(Ok(received)) => received,
-        Ok(Err(e @ (WebhookError::Misconfigured(_) | WebhookError::Unavailable(_)))) => {
+    let asked = async {
+        let late = || WebhookError::Unavailable("the adapter did not answer in time".into());
+        let answer = tokio::time::timeout(PATIENCE, received).await;
+        answer.unwrap_or_else(|_| Err(late()))
+    };
+    let received = match telemetry::gateway_call(&account, "receive", asked).await {
+        Ok(received) => received,
+        Err(e @ (WebhookError::Misconfigured(_) | WebhookError::Unavailable(_))) => {
             return Ok(WebhookOutcome::Unavailable(e.to_string()));
         }
-        Ok(Err(e)) => return Ok(WebhookOutcome::Refused(e)),
-        Err(_) => {
-            return Ok(WebhookOutcome::Unavailable(
-                "the adapter did not answer in time".into(),
-            ));
-        }
+        Err(e) => return Ok(WebhookOutcome::Refused(e)),
     };
     let kept = match received {
         Received::Challenge(reply) => return Ok(WebhookOutcome::Challenge(reply)),

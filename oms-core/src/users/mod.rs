@@ -53,6 +53,7 @@ impl Users<'_> {
     /// # Errors
     /// [`Error::Invalid`] with every broken rule; [`Error::Duplicate`] for a name or an address that somebody has, in
     /// any case; [`Error::Overloaded`] when too many wait for their passwords to be hashed.
+    #[tracing::instrument(level = "debug", name = "users.register", skip_all)]
     pub async fn register(&self, _actor: &Actor, command: Register) -> Result<User> {
         let (user, registration, hash) = self.prepare(command, Roles::NONE, None).await?;
         let mut tx = self.oms.db().write().await?;
@@ -109,6 +110,7 @@ impl Users<'_> {
     /// # Errors
     /// [`Error::Invalid`] at `/token`, with one text for a token that is unknown, used, expired (24 hours) or for
     /// another address.
+    #[tracing::instrument(level = "debug", name = "users.verify_email", skip_all)]
     pub async fn verify_email(&self, _actor: &Actor, token: &str) -> Result<()> {
         let now = self.oms.now();
         let mut tx = self.oms.db().write().await?;
@@ -121,6 +123,7 @@ impl Users<'_> {
 
     /// Sends the verification mail again. Says nothing of whether there is such a user, whether it is verified, or
     /// whether its mail is on the way already: one that left less than a minute ago is.
+    #[tracing::instrument(level = "debug", name = "users.resend_verification", skip_all)]
     pub async fn resend_verification(&self, _actor: &Actor, email: &str) -> Result<()> {
         let Some(key) = typed_key(email) else {
             return Ok(());
@@ -156,6 +159,7 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::Unauthorized`] when the actor is no user.
+    #[tracing::instrument(level = "debug", name = "users.me", skip_all)]
     pub async fn me(&self, actor: &Actor) -> Result<User> {
         self.get(actor, actor.require_user()?).await
     }

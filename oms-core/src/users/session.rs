@@ -71,6 +71,7 @@ impl Users<'_> {
     /// # Errors
     /// [`Error::Unauthorized`] for an unknown user, a wrong password and a disabled user alike, after the same time;
     /// [`Error::Overloaded`] when too many wait for their passwords to be checked.
+    #[tracing::instrument(level = "debug", name = "users.log_in", skip_all)]
     pub async fn log_in(&self, _actor: &Actor, identifier: &str, password: &str) -> Result<LoggedIn> {
         let mut tx = self.oms.db().read().await?;
         let found = match typed_key(identifier) {
@@ -109,6 +110,7 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::Unauthorized`] when the token is unknown or old, or the session or its user is no longer welcome.
+    #[tracing::instrument(level = "debug", name = "users.refresh", skip_all)]
     pub async fn refresh(&self, refresh_token: &str) -> Result<LoggedIn> {
         let id = token::session_of(refresh_token).ok_or(Error::Unauthorized)?;
         let presented = token::hash(refresh_token);
@@ -147,6 +149,7 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::Unauthorized`] when the actor is no user.
+    #[tracing::instrument(level = "debug", name = "users.log_out", skip_all)]
     pub async fn log_out(&self, actor: &Actor, session: SessionId) -> Result<()> {
         let user = actor.require_user()?;
         let mut tx = self.oms.db().write().await?;
@@ -159,6 +162,7 @@ impl Users<'_> {
     ///
     /// # Errors
     /// [`Error::Unauthorized`] when the session is over or is another user's, or the user is disabled.
+    #[tracing::instrument(level = "debug", name = "users.authenticate", skip_all)]
     pub async fn authenticate(&self, session: SessionId, user: UserId) -> Result<Actor> {
         let found = self.oms.inner.gate.ask(session, user).await?;
         found.ok_or(Error::Unauthorized)

@@ -2,47 +2,79 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::{ConfigError, variable};
+use crate::sight::Settings;
+use crate::sight::traces::{self, Traces};
+
+/// Every connection that lies idle would write a line, and libraries tell what only their authors want to know.
+const DEFAULT: &str = "info,sqlx=warn,lettre=warn,poem::server=warn";
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Settings")]
 #[group(skip)]
 pub(super) struct Options {
-    /// How log lines are written; OMS_LOG says which, such as info,oms_core=debug
+    /// How log lines are written: text or json; OMS_LOG or RUST_LOG says which, such as info,oms_core=debug
+    /// [default: text]
     #[arg(
         long,
         global = true,
-        value_enum,
-        default_value = "text",
+        env = "OMS_LOG_FORMAT",
+        hide_env_values = true,
         value_name = "FORMAT"
     )]
-    log_format: Format,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    log_format: Option<String>,
 }
 
 impl Options {
-    pub(super) fn init(&self) -> Result<(), ConfigError> {
-        let wanted = variable("OMS_LOG").filter(|text| !text.is_empty());
-        let wanted = wanted.as_deref().unwrap_or("info,sqlx=warn,lettre=warn");
-        let filter = EnvFilter::try_new(wanted).map_err(|e| ConfigError {
-            variable: "OMS_LOG",
-            detail: format!("{wanted:?} is no filter such as info,oms_core=debug: {e}"),
-        })?;
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+    /// Begins to log, and to trace where the settings say so. Call it inside of the runtime.
+    pub(super) fn init(&self, settings: &Settings) -> Result<Traces, ConfigError> {
+        let json = match self.log_format.as_deref() {
+            // Container set-ups pass variables that are not set as empty ones.
+            None | Some("" | "text" | "pretty") => false,
+            Some("json") => true,
+            Some(other) => {
+                return Err(ConfigError {
+                    variable: "OMS_LOG_FORMAT",
+                    detail: format!("{other:?} must be text or json"),
+                });
+            }
+        };
+        let (traces, trace_layer) = traces::layer(settings.traces.as_ref())?;
+        let lines = fmt::layer()
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr);
-        match self.log_format {
-            Format::Text => subscriber.init(),
-            Format::Json => subscriber.json().init(),
-        }
-        Ok(())
+        let lines = match json {
+            true => lines.json().boxed(),
+            false => lines.boxed(),
+        };
+        tracing_subscriber::registry()
+            .with(trace_layer)
+            .with(lines.with_filter(wanted()?).with_filter(discreet()))
+            .init();
+        Ok(traces)
     }
+}
+
+fn wanted() -> Result<EnvFilter, ConfigError> {
+    let set = |name: &'static str| Some((name, variable(name).filter(|text| !text.is_empty())?));
+    let (name, wanted) = set("OMS_LOG")
+        .or_else(|| set("RUST_LOG"))
+        .unwrap_or(("OMS_LOG", DEFAULT.to_owned()));
+    EnvFilter::try_new(&wanted).map_err(|e| ConfigError {
+        variable: name,
+        detail: format!("{wanted:?} is no filter such as info,oms_core=debug: {e}"),
+    })
+}
+
+/// Whatever is asked for, libraries that would write down what they carry (headers, bodies, statements with values) say
+/// no more than this.
+fn discreet() -> Targets {
+    Targets::new().with_default(LevelFilter::TRACE).with_targets(
+        ["h2", "hyper", "hyper_util", "reqwest", "rustls", "lettre"].map(|name| (name, LevelFilter::INFO)),
+    )
 }

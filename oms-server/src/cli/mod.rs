@@ -16,9 +16,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use oms_core::Oms;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, ConfigError, Options};
+use crate::sight::Metrics;
 use crate::{http, setup};
 
 #[derive(Parser)]
@@ -87,14 +89,27 @@ pub fn main() -> ExitCode {
         return refuse(&e);
     }
     let cli = Cli::parse();
-    if let Err(e) = cli.logs.init() {
-        return refuse(&e);
-    }
     let config = match Config::new(&cli.options, config::variable) {
         Ok(config) => config,
         Err(e) => return refuse(&e),
     };
-    match run(cli.command, &config) {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            say(format_args!("oms-server: the runtime cannot start: {e}"));
+            return ExitCode::from(1);
+        }
+    };
+    let traces = {
+        let _inside = runtime.enter();
+        match cli.logs.init(&config.sight) {
+            Ok(traces) => traces,
+            Err(e) => return refuse(&e),
+        }
+    };
+    let ended = run(&runtime, cli.command, &config);
+    traces.finish();
+    match ended {
         Ok(code) => code,
         Err(e) => match e.downcast_ref::<ConfigError>() {
             Some(e) => refuse(e),
@@ -106,11 +121,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, config: &Config) -> Result<ExitCode> {
+fn run(runtime: &Runtime, command: Command, config: &Config) -> Result<ExitCode> {
     if let Command::Openapi = command {
         return print(&http::openapi());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
             Command::Serve(options) => serve::run(config, &options).await,
@@ -140,8 +154,11 @@ async fn worker(config: &Config) -> Result<ExitCode> {
     let oms = setup::open_beside_others(config, &public_url, redis.as_ref()).await?;
     setup::load_plugins(config, &oms).await?;
     let stop = CancellationToken::new();
+    let measured = serve::listen_for_metrics(config, &Metrics::new(config), &oms, &stop).await?;
     tokio::spawn(serve::stop_on_signal(stop.clone()));
-    let worked = oms.worker().run(stop).await;
+    let worked = oms.worker().run(stop.clone()).await;
+    stop.cancel();
+    measured.await?;
     oms.shutdown().await;
     worked?;
     Ok(ExitCode::SUCCESS)

@@ -10,11 +10,13 @@ use oms_core::Oms;
 use poem::listener::{Acceptor, Listener, TcpAcceptor, TcpListener};
 use poem::{Endpoint, Server};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{admin, demo};
 use crate::config::Config;
 use crate::mock_gateway::Bank;
+use crate::sight::Metrics;
 use crate::{http, setup};
 
 /// How long requests may go on after the server was asked to stop.
@@ -40,7 +42,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
     if options.demo && config.production {
         anyhow::bail!("the demo shop has a known password: --demo is refused in production (OMS_ENV)");
     }
-    let (acceptor, address) = listen(config).await?;
+    let (acceptor, address) = listen(config.listen, "OMS_LISTEN").await?;
     let public_url = public_url(config, address);
     let redis = setup::redis(config)?;
     let oms = setup::open_beside_others(config, &public_url, redis.as_ref()).await?;
@@ -63,6 +65,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
     // Whoever comes all the same is served until balancers had the time to notice.
     let stop = CancellationToken::new();
     tokio::spawn(stop_after(leaving.clone(), config.drain, stop.clone()));
+    let measured = listen_for_metrics(config, &state.metrics, &oms, &stop).await?;
     let deliver = tokio::spawn(deliver(bank.clone(), stop.clone()));
 
     super::print(&welcome(config, address, &public_url, demo.as_ref())?)?;
@@ -72,6 +75,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
     leaving.cancel();
     stop.cancel();
     deliver.await?;
+    measured.await?;
     let worked = work.await?;
     oms.shutdown().await;
     served.and(worked)?;
@@ -81,7 +85,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
 
 /// The fake bank by itself.
 pub(super) async fn mock_gateway(config: &Config) -> Result<ExitCode> {
-    let (acceptor, address) = listen(config).await?;
+    let (acceptor, address) = listen(config.listen, "OMS_LISTEN").await?;
     let public_url = public_url(config, address);
     let Some(bank) = setup::bank(config, &public_url).await? else {
         anyhow::bail!("there is no fake bank in production (OMS_ENV)");
@@ -135,9 +139,29 @@ pub(super) fn public_url(config: &Config, listening: SocketAddr) -> String {
     })
 }
 
-async fn listen(config: &Config) -> Result<(TcpAcceptor, SocketAddr)> {
-    let cannot = || format!("cannot listen on {} (OMS_LISTEN)", config.listen);
-    let acceptor = TcpListener::bind(config.listen)
+/// Answers `/metrics` at an address of its own, where the settings name one, until `stop`.
+pub(super) async fn listen_for_metrics(
+    config: &Config,
+    metrics: &Metrics,
+    oms: &Oms,
+    stop: &CancellationToken,
+) -> Result<JoinHandle<()>> {
+    let Some(address) = config.sight.metrics_listen else {
+        return Ok(tokio::spawn(async {}));
+    };
+    let (acceptor, address) = listen(address, "OMS_METRICS_LISTEN").await?;
+    tracing::info!("metrics are at http://{address}/metrics");
+    let (app, stop) = (http::metrics_app(metrics.clone(), oms.clone()), stop.clone());
+    Ok(tokio::spawn(async move {
+        if let Err(error) = serve(acceptor, app, &stop).await {
+            tracing::error!(%error, "metrics are not served any more");
+        }
+    }))
+}
+
+async fn listen(address: SocketAddr, variable: &str) -> Result<(TcpAcceptor, SocketAddr)> {
+    let cannot = || format!("cannot listen on {address} ({variable})");
+    let acceptor = TcpListener::bind(address)
         .into_acceptor()
         .await
         .with_context(cannot)?;

@@ -11,10 +11,12 @@ mod inventory;
 mod json;
 mod limits;
 mod media;
+mod metrics;
 mod orders;
 mod payments;
 mod reply;
 mod request;
+mod routes;
 mod users;
 mod values;
 mod verify_page;
@@ -30,10 +32,12 @@ use poem_openapi::{OpenApiService, Tags};
 use tokio_util::sync::CancellationToken;
 
 pub use auth::Tokens;
+pub use metrics::metrics_app;
 
 use crate::client::Proxies;
 use crate::limits::Limits;
 use crate::media::MediaStore;
+use crate::sight::Metrics;
 use error::ApiError;
 
 /// What every request may use.
@@ -46,6 +50,7 @@ pub struct State {
     pub leaving: CancellationToken,
     pub limits: Arc<Limits>,
     pub proxies: Proxies,
+    pub metrics: Metrics,
 }
 
 #[derive(Tags)]
@@ -112,11 +117,13 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
     };
     let routes = Route::new().nest("/", service());
     let routes = docs::mount(
-        webhooks::mount(verify_page::mount(health::mount(routes))),
+        webhooks::mount(verify_page::mount(metrics::mount(health::mount(routes)))),
         generate,
     );
-    let methods = Arc::new(request::Methods::new(&openapi()));
     let leaving = state.leaving.clone();
+    let spec = openapi();
+    routes::prepare(&spec);
+    let methods = Arc::new(request::Methods::new(&spec));
     let shop = routes
         .around(request::limit_body)
         .around(webhooks::refuse_unknown_account)

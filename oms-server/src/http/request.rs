@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use oms_core::Cause;
 use poem::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use poem::{Body, Endpoint, IntoResponse, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::error::ApiError;
+use super::routes;
 use crate::secrets;
+use crate::sight::traces::{self, Incoming};
+use crate::sight::{self, InFlight};
 
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 const BODY_LIMIT: usize = 1 << 20;
@@ -31,19 +35,39 @@ pub(super) fn id() -> String {
 /// Gives the request an id and a line in the log, and the answer its headers. The outermost of all.
 pub(super) async fn context<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
     let id: Arc<str> = accepted_id(request.headers()).unwrap_or_else(new_id).into();
-    let trace = traceparent(request.headers());
-    let span = tracing::info_span!(
-        "request",
-        id = %id,
-        method = %request.method(),
-        path = request.uri().path(),
-        traceparent = trace.as_ref().and_then(|value| value.to_str().ok()),
+    let incoming = traceparent(request.headers());
+    let (route, method) = (
+        routes::template(request.uri().path()),
+        routes::method(request.method()),
     );
-    let work = async {
+    let span = traces::request_span(&Incoming {
+        id: &id,
+        method,
+        route,
+        path: request.uri().path(),
+        traceparent: incoming.as_ref().and_then(|value| value.to_str().ok()),
+    });
+    // Of the trace that goes on here, or as it came when this program keeps none.
+    let ours = traces::traceparent(&span);
+    let trace = match &ours {
+        Some(text) => HeaderValue::from_str(text).ok(),
+        None => incoming,
+    };
+    let cause = Cause {
+        request_id: Some(id.to_string()),
+        traceparent: trace
+            .as_ref()
+            .and_then(|value| Some(value.to_str().ok()?.to_owned())),
+    };
+    let around = span.clone();
+    let work = async move {
+        let _in_flight = InFlight::begin();
         let started = Instant::now();
         let mut response = next.get_response(request).await;
-        let status = response.status().as_u16();
-        tracing::info!(status, ms = started.elapsed().as_secs_f64() * 1e3, "answered");
+        let (status, took) = (response.status().as_u16(), started.elapsed());
+        tracing::info!(status, ms = took.as_secs_f64() * 1e3, "answered");
+        sight::answered(route, method, status, took);
+        traces::answered(&around, status);
         let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::from_str(&self::id()) {
             headers.insert("x-request-id", value);
@@ -54,7 +78,7 @@ pub(super) async fn context<E: Endpoint>(next: Arc<E>, request: Request) -> poem
         secure(headers);
         Ok(response)
     };
-    REQUEST_ID.scope(id, work.instrument(span)).await
+    REQUEST_ID.scope(id, cause.scope(work.instrument(span))).await
 }
 
 /// Refuses zero bytes in paths and queries: not every database can look for them. Bodies are judged when they are read.

@@ -12,6 +12,7 @@ use super::State;
 use super::error::{ApiError, Result};
 use super::limits::Client;
 use super::request::refuse_unread;
+use crate::sight;
 
 pub(super) fn mount(routes: Route) -> Route {
     routes.at("/v1/webhooks/:account", get(receive).post(receive))
@@ -55,7 +56,9 @@ async fn receive(
             .map(|client| client.address().to_string()),
         tolerance_seconds: 1,
     };
-    match state.oms.payments().receive_webhook(&account, delivery).await? {
+    let outcome = state.oms.payments().receive_webhook(&account, delivery).await?;
+    sight::webhook(&account, &outcome);
+    match outcome {
         WebhookOutcome::Accepted(reply) => {
             Ok(reply.map_or_else(|| StatusCode::NO_CONTENT.into_response(), answer))
         }

@@ -54,6 +54,8 @@ fn every_kind_has_a_lane_and_comes_back_from_its_columns() {
             payload: value["payload"].take().to_string(),
             attempt: 1,
             lease: 1,
+            request_id: None,
+            traceparent: None,
         };
         assert_eq!(running.job().unwrap(), job);
     }

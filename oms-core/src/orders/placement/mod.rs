@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, debug_span};
 
 pub(super) use decide::Draft;
 
@@ -24,6 +25,7 @@ use crate::db::{Commit, Db};
 use crate::error::{Error, Result};
 use crate::id::OrderId;
 use crate::idempotency::Claim;
+use crate::telemetry;
 use crate::time::Clock;
 
 /// The most orders of one batch.
@@ -54,6 +56,8 @@ struct Ticket {
     claim: Claim,
     draft: Draft,
     reply: oneshot::Sender<Result<Placed>>,
+    /// What the batch is a part of, for each of its callers.
+    span: Span,
 }
 
 impl Queue {
@@ -80,13 +84,26 @@ impl Queue {
         Self { tickets }
     }
 
+    /// Orders that wait for a batch, and how many may.
+    pub(crate) fn filled(&self) -> (usize, usize) {
+        let most = self.tickets.max_capacity();
+        (most.saturating_sub(self.tickets.capacity()), most)
+    }
+
     /// Waits until the order is durable or refused. Full: [`Error::Overloaded`] at once. A caller that goes away, or has
     /// waited too long, does not cancel its order: the retry finds the key.
     pub(super) async fn place(&self, claim: Claim, draft: Draft) -> Result<Placed> {
         let (reply, answer) = oneshot::channel();
-        self.tickets
-            .try_send(Ticket { claim, draft, reply })
-            .map_err(|_| Error::overloaded())?;
+        let ticket = Ticket {
+            claim,
+            draft,
+            reply,
+            span: Span::current(),
+        };
+        self.tickets.try_send(ticket).map_err(|_| {
+            telemetry::orders_answered("queue_full", 1);
+            Error::overloaded()
+        })?;
         // No answer: the combiner is gone or in trouble, and nobody knows how far it came.
         let answer = timeout(PATIENCE, answer).await;
         answer
@@ -115,7 +132,8 @@ impl Combiner {
             }
             let (batch, twins) = part_twins(batch);
             tracing::trace!(orders = batch.len(), "placing a batch");
-            self.place(batch).await;
+            let span = span_of(&batch);
+            self.place(batch).instrument(span).await;
             carried = twins;
             // Callers that were just answered and order again, and requests that have arrived meanwhile, become tickets
             // now and not after the next batch.
@@ -160,8 +178,12 @@ impl Combiner {
     async fn place(&self, batch: Vec<Ticket>) {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
-            match self.place_together(&part).await {
+            let started = Instant::now();
+            let placed = self.place_together(&part).await;
+            telemetry::batch_placed(part.len(), started.elapsed(), placed.is_ok());
+            match placed {
                 Ok(results) => {
+                    count(&results);
                     for (ticket, result) in part.into_iter().zip(results) {
                         // The caller may have gone away; its order stands.
                         drop(ticket.reply.send(result));
@@ -169,12 +191,14 @@ impl Combiner {
                 }
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(%error, orders = part.len(), "a batch was not placed");
+                    telemetry::orders_answered("failed", part.len());
                     for ticket in part {
                         drop(ticket.reply.send(Err(Error::overloaded())));
                     }
                 }
                 Err(error) if part.len() == 1 => {
                     tracing::error!(%error, "an order was not placed");
+                    telemetry::orders_answered("failed", 1);
                     if let Some(ticket) = part.pop() {
                         drop(ticket.reply.send(Err(error)));
                     }
@@ -213,6 +237,31 @@ impl Combiner {
             }
         }
         Err(Error::overloaded())
+    }
+}
+
+/// A part of its first caller's trace, with links to the others': most batches have one order.
+fn span_of(batch: &[Ticket]) -> Span {
+    let mut callers = batch.iter().map(|ticket| &ticket.span);
+    let first = callers.next().and_then(Span::id);
+    let span = debug_span!(parent: first, "place_batch", orders = batch.len());
+    for other in callers {
+        span.follows_from(other);
+    }
+    span
+}
+
+fn count(results: &[Result<Placed>]) {
+    let of = |wanted: &str| {
+        let named = results.iter().map(|result| match result {
+            Ok(Placed::Fresh(_)) => "placed",
+            Ok(Placed::Replay(_)) => "replayed",
+            Err(_) => "refused",
+        });
+        named.filter(|name| *name == wanted).count()
+    };
+    for outcome in ["placed", "replayed", "refused"] {
+        telemetry::orders_answered(outcome, of(outcome));
     }
 }
 

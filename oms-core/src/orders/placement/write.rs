@@ -78,6 +78,7 @@ fn miscounted(what: &str) -> Error {
 }
 
 /// Takes the keys, sorted, and returns those that were taken before with what they made.
+#[tracing::instrument(level = "debug", name = "sql", skip_all)]
 async fn take_keys(
     tx: &mut Tx,
     tickets: &[Ticket],
@@ -155,6 +156,7 @@ struct OfferRow {
 }
 
 /// Locks the stock of every SKU that the tickets name, sorted by variant, and reads it with prices and names.
+#[tracing::instrument(level = "debug", name = "sql", skip_all)]
 async fn lock_offers(tx: &mut Tx, tickets: impl Iterator<Item = &Ticket>) -> Result<HashMap<String, Offer>> {
     let skus: BTreeSet<&str> = tickets
         .flat_map(|t| t.draft.lines.iter().map(|l| l.sku.as_str()))
@@ -221,6 +223,7 @@ impl OfferRow {
 }
 
 /// Keys of refused orders are free again: a retry is judged anew.
+#[tracing::instrument(level = "debug", name = "sql", skip_all)]
 async fn release_keys(tx: &mut Tx, refused: &[Uuid]) -> Result<()> {
     if refused.is_empty() {
         return Ok(());
@@ -245,6 +248,7 @@ async fn release_keys(tx: &mut Tx, refused: &[Uuid]) -> Result<()> {
 }
 
 /// Writes orders, lines, timeline, movements and the net effect on each stock row, and returns the orders.
+#[tracing::instrument(level = "debug", name = "sql", skip_all)]
 async fn insert(
     tx: &mut Tx,
     orders: &[NewOrder<'_>],

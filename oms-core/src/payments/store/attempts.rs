@@ -119,7 +119,7 @@ impl Operation {
         Self::Refund,
     ];
 
-    const fn as_str(self) -> &'static str {
+    pub(in crate::payments) const fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Complete => "complete",
