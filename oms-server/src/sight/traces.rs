@@ -98,16 +98,16 @@ mod export {
 
     use oms_core::JobStart;
     use opentelemetry::trace::{
-        Link, SamplingResult, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
-        TraceState, TracerProvider,
+        Link, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
+        TracerProvider,
     };
     use opentelemetry::{Context, KeyValue};
     use opentelemetry_otlp::{Protocol, WithExportConfig};
     use opentelemetry_sdk::Resource;
     use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
     use opentelemetry_sdk::trace::{
-        BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, ShouldSample, SpanData,
-        SpanExporter,
+        BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingResult, SdkTracerProvider, ShouldSample,
+        SpanData, SpanExporter,
     };
     use tokio::runtime::Handle;
     use tracing::level_filters::LevelFilter;
@@ -341,6 +341,8 @@ mod export {
     mod tests {
         use super::*;
 
+        use opentelemetry_sdk::trace::SamplingDecision;
+
         #[test]
         fn a_place_in_a_trace_is_read() {
             let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -363,7 +365,7 @@ mod export {
             let trace = TraceId::from_hex("0af7651916cd43dd8448eb211c80319c").unwrap();
             let kept = |kind| {
                 let result = roots.should_sample(None, trace, "x", &kind, &[], &[]);
-                result.decision == opentelemetry::trace::SamplingDecision::RecordAndSample
+                result.decision == SamplingDecision::RecordAndSample
             };
             assert!(kept(SpanKind::Server) && kept(SpanKind::Consumer));
             assert!(!kept(SpanKind::Client) && !kept(SpanKind::Internal));
