@@ -2,6 +2,7 @@
 
 mod plans;
 mod queue;
+mod sight;
 mod worker;
 
 use std::sync::Arc;
