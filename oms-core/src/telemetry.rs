@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Instrument, debug_span};
+use tracing::{Instrument, Span, debug_span, info_span};
 
 use crate::error::Result;
 use crate::payments::{GatewayError, WebhookError};
@@ -50,6 +50,18 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         adjust("oms_db_waiting", &[("mode", self.0)], -1.0);
     }
+}
+
+/// The span of what is done for several callers at once: a part of the first one's trace, with links to the others'. Most
+/// batches have one caller.
+pub(crate) fn batch<'a>(of: &'static str, mut callers: impl ExactSizeIterator<Item = &'a Span>) -> Span {
+    let size = callers.len();
+    let first = callers.next().and_then(Span::id);
+    let span = info_span!(parent: first, "batch", of, size);
+    for other in callers {
+        span.follows_from(other);
+    }
+    span
 }
 
 /// A batch of orders was written in one transaction, or was not.

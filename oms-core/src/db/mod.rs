@@ -54,7 +54,8 @@ pub(crate) enum Tx {
 macro_rules! run {
     ($tx:expr, |$conn:ident| $body:expr) => {
         tracing::Instrument::instrument(
-            async {
+            // In a box: the futures of callers with many statements would be many times as large.
+            Box::pin(async {
                 match $tx {
                     #[cfg(feature = "sqlite")]
                     $crate::db::Tx::Sqlite(tx) => {
@@ -64,7 +65,7 @@ macro_rules! run {
                     #[cfg(feature = "postgres")]
                     $crate::db::Tx::Postgres(tx) => $crate::db::limited!(tx, |$conn| $body),
                 }
-            },
+            }),
             tracing::debug_span!("sql", otel.kind = "client"),
         )
         .await

@@ -54,7 +54,7 @@ pub(super) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     // Another task, but the same cause and the same trace.
-    let work = Cause::current().scope(work).in_current_span();
+    let work = Cause::current().scope(Box::pin(work)).in_current_span();
     let task = oms.inner.tasks.spawn(work);
     task.await
         .unwrap_or_else(|e| Err(Error::Internal(format!("a payment's task: {e}"))))

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 use super::store;
 use crate::actor::Actor;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
+use crate::telemetry;
 use crate::time::Clock;
 
 /// Questions that may wait before callers are told to come back.
@@ -34,6 +36,7 @@ struct Question {
     session: SessionId,
     user: UserId,
     reply: oneshot::Sender<Result<Option<Actor>>>,
+    span: Span,
 }
 
 impl Gate {
@@ -52,7 +55,12 @@ impl Gate {
     /// The user as it may act now in this session; nothing when either is no longer welcome.
     pub(super) async fn ask(&self, session: SessionId, user: UserId) -> Result<Option<Actor>> {
         let (reply, answer) = oneshot::channel();
-        let question = Question { session, user, reply };
+        let question = Question {
+            session,
+            user,
+            reply,
+            span: Span::current(),
+        };
         self.questions
             .try_send(question)
             .map_err(|_| Error::overloaded())?;
@@ -79,9 +87,13 @@ async fn answer_all(
         if batch.is_empty() {
             return;
         }
-        match look(&db, &*clock, &batch).await {
+        let span = telemetry::batch("questions", batch.iter().map(|question| &question.span));
+        match look(&db, &*clock, &batch).instrument(span).await {
             Ok(actors) => {
-                for Question { session, user, reply } in batch.drain(..) {
+                for question in batch.drain(..) {
+                    let Question {
+                        session, user, reply, ..
+                    } = question;
                     let actor = actors.get(&session).filter(|actor| actor.user_id() == Some(user));
                     // Whoever asked may have gone away.
                     drop(reply.send(Ok(actor.cloned())));

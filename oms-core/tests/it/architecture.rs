@@ -74,6 +74,7 @@ fn the_documents_name_files_that_exist() {
         "README.md",
         "CONTRIBUTING.md",
         "docs/decisions.md",
+        "docs/observability.md",
     ] {
         let text = std::fs::read_to_string(root().join(document)).unwrap();
         let mut named = 0;

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
@@ -54,7 +54,7 @@ impl Options {
         };
         tracing_subscriber::registry()
             .with(trace_layer)
-            .with(lines.with_filter(wanted()?).with_filter(discreet()))
+            .with(lines.with_filter(wanted()?.and(discreet())))
             .init();
         Ok(traces)
     }

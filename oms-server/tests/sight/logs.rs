@@ -133,7 +133,7 @@ fn requests_are_named(log: &str) {
     for request in ["request-register", "request-order", "request-pay"] {
         of("request", request);
     }
-    of("place_batch", "request-order");
+    of("batch", "request-order");
     of("gateway", "request-pay");
     of("job", "request-register");
 }

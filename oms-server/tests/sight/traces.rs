@@ -109,9 +109,10 @@ async fn a_request_its_sql_its_plugin_call_and_its_jobs_are_one_trace() {
 
         let order = tree(&collector, "order", "POST /v1/orders");
         is_beneath(&order, "orders.place", "POST /v1/orders");
-        is_beneath(&order, "place_batch", "orders.place");
+        is_beneath(&order, "batch", "orders.place");
+        is_beneath(&order, "batch", "users.authenticate");
         for sql in ["begin", "sql", "commit"] {
-            is_beneath(&order, sql, "place_batch");
+            is_beneath(&order, sql, "batch");
         }
         let pay = tree(&collector, "pay", "POST /v1/orders/{id}/payments");
         is_beneath(&pay, "payments.start", "POST /v1/orders/{id}/payments");

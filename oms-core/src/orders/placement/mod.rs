@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, debug_span};
+use tracing::{Instrument, Span};
 
 pub(super) use decide::Draft;
 
@@ -132,7 +132,7 @@ impl Combiner {
             }
             let (batch, twins) = part_twins(batch);
             tracing::trace!(orders = batch.len(), "placing a batch");
-            let span = span_of(&batch);
+            let span = telemetry::batch("orders", batch.iter().map(|ticket| &ticket.span));
             self.place(batch).instrument(span).await;
             carried = twins;
             // Callers that were just answered and order again, and requests that have arrived meanwhile, become tickets
@@ -238,17 +238,6 @@ impl Combiner {
         }
         Err(Error::overloaded())
     }
-}
-
-/// A part of its first caller's trace, with links to the others': most batches have one order.
-fn span_of(batch: &[Ticket]) -> Span {
-    let mut callers = batch.iter().map(|ticket| &ticket.span);
-    let first = callers.next().and_then(Span::id);
-    let span = debug_span!(parent: first, "place_batch", orders = batch.len());
-    for other in callers {
-        span.follows_from(other);
-    }
-    span
 }
 
 fn count(results: &[Result<Placed>]) {
