@@ -11,8 +11,8 @@ use lettre::message::Mailbox;
 use oms_core::payments::Secret;
 
 use crate::client::Proxies;
-use crate::{limits, redis};
 use crate::sight;
+use crate::{limits, redis};
 
 /// What every command may be told, as it was written: [`Config`] is what it means.
 #[derive(Clone, Default, clap::Args)]

@@ -1,8 +1,8 @@
 //! From settings to a running library: accounts, mails, plugins, secrets, and the fake bank of development.
 
 use std::fs;
-use std::time::Duration;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use oms_core::payments::{Account, Grant, Secret};
