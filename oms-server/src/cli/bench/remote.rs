@@ -27,7 +27,8 @@ const RETRIES: u64 = 5;
 #[derive(clap::Args)]
 #[group(skip)]
 pub(super) struct Options {
-    /// Load a deployment that runs already, as a customer of it would; orders are really placed
+    /// Load a deployment that runs already, as a customer of it would; orders are really placed, and its limit for one
+    /// customer (OMS_RATE_LIMIT_CLIENT) holds
     #[arg(long, value_name = "URL", requires_all = ["identifier", "password"])]
     pub(super) url: Option<String>,
     /// Who orders: user name or e-mail address
