@@ -102,7 +102,7 @@ pub(crate) fn job_ended(kind: &str, outcome: &'static str, took: Duration) {
     observe("oms_job_run_seconds", &[("kind", kind)], took.as_secs_f64());
 }
 
-/// Asks an adapter: a span, its time, and how it ended.
+/// Asks an adapter; put the call into a box, as it is moved. A span, its time, and how it ended.
 pub(crate) async fn gateway_call<T, E: Outcome>(
     account: &str,
     operation: &'static str,

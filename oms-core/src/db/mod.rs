@@ -107,7 +107,7 @@ pub(crate) enum Commit {
 impl Db {
     /// A transaction that writes.
     pub(crate) async fn write(&self) -> Result<Tx> {
-        telemetry::begun("write", self.begin_write()).await
+        telemetry::begun("write", Box::pin(self.begin_write())).await
     }
 
     async fn begin_write(&self) -> Result<Tx> {
@@ -122,7 +122,7 @@ impl Db {
 
     /// A transaction that only reads. On PostgreSQL each statement sees what was committed before it.
     pub(crate) async fn read(&self) -> Result<Tx> {
-        telemetry::begun("read", self.begin_read()).await
+        telemetry::begun("read", Box::pin(self.begin_read())).await
     }
 
     async fn begin_read(&self) -> Result<Tx> {

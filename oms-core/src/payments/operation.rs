@@ -49,15 +49,17 @@ pub(super) struct Ended {
 }
 
 /// Runs to its end even when the caller goes away: money must not be left between two steps.
-pub(super) async fn detached<T: Send + 'static>(
+pub(super) fn detached<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
     oms: &Oms,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    // Another task, but the same cause and the same trace.
+    work: F,
+) -> impl Future<Output = Result<T>> + Send + use<T, F> {
+    // Another task, but the same cause and the same trace. In a box at once, so that no caller's future holds it too.
     let work = Cause::current().scope(Box::pin(work)).in_current_span();
     let task = oms.inner.tasks.spawn(work);
-    task.await
-        .unwrap_or_else(|e| Err(Error::Internal(format!("a payment's task: {e}"))))
+    async move {
+        task.await
+            .unwrap_or_else(|e| Err(Error::Internal(format!("a payment's task: {e}"))))
+    }
 }
 
 /// All three steps of an operation on a payment that exists.
@@ -143,14 +145,14 @@ pub(super) async fn carry_out(
     payment: &Payment,
     attempt: &Attempt,
 ) -> Result<Ended> {
-    let asked = async {
+    let asked = Box::pin(async {
         let answer = tokio::time::timeout(PATIENCE, ask(till, payment, attempt, oms.now())).await;
         answer.unwrap_or_else(|_| {
             Err(GatewayError::Indeterminate(
                 "the adapter did not answer in time".into(),
             ))
         })
-    };
+    });
     let answer = telemetry::gateway_call(&till.account.name, attempt.operation.as_str(), asked).await;
     // The answer is worth more than one try: without it the gateway must be asked again later.
     let mut tries = 0;

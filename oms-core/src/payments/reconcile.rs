@@ -179,10 +179,10 @@ pub(super) async fn ask(oms: &Oms, payment: &Payment) -> Result<Option<Snapshot>
             "the adapter did not answer in time".into(),
         ))
     };
-    let asked = async {
+    let asked = Box::pin(async {
         let answer = tokio::time::timeout(patience, till.gateway.sync(&till.account, request)).await;
         answer.unwrap_or_else(|_| late())
-    };
+    });
     match telemetry::gateway_call(&payment.account, "sync", asked).await {
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(GatewayError::NotFound(_)) if payment.reference.is_none() => Ok(None),

@@ -52,11 +52,11 @@ pub(super) async fn receive(oms: Oms, account: String, mut delivery: Delivery) -
     let received = till
         .gateway
         .receive(&till.account, Proof::new(), delivery.clone());
-    let asked = async {
+    let asked = Box::pin(async {
         let late = || WebhookError::Unavailable("the adapter did not answer in time".into());
         let answer = tokio::time::timeout(PATIENCE, received).await;
         answer.unwrap_or_else(|_| Err(late()))
-    };
+    });
     let received = match telemetry::gateway_call(&account, "receive", asked).await {
         Ok(received) => received,
         Err(e @ (WebhookError::Misconfigured(_) | WebhookError::Unavailable(_))) => {

@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::{ConfigError, variable};
@@ -52,10 +51,15 @@ impl Options {
             true => lines.json().boxed(),
             false => lines.boxed(),
         };
-        tracing_subscriber::registry()
+        let subscriber = tracing_subscriber::registry()
             .with(trace_layer)
-            .with(lines.with_filter(wanted()?.and(discreet())))
-            .init();
+            .with(lines.with_filter(wanted()?.and(discreet())));
+        // Not `init`, which also takes up the records of the crate `log`: its question whether a record is wanted, which
+        // sqlx asks at every statement, leaves filters of single layers believing that the next span is not.
+        tracing::subscriber::set_global_default(subscriber).map_err(|e| ConfigError {
+            variable: "OMS_LOG",
+            detail: format!("cannot be obeyed: {e}"),
+        })?;
         Ok(traces)
     }
 }

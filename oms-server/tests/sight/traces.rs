@@ -1,6 +1,6 @@
 //! Traces of the real program, as a collector of our own receives them.
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use poem::listener::{Acceptor, Listener};
+use poem::web::Data;
 use poem::{EndpointExt, Route, Server, handler, post};
 use prost::Message;
 
@@ -23,8 +24,8 @@ struct Collector {
 }
 
 #[handler]
-fn take(collector: poem::web::Data<&Collector>, body: Vec<u8>) {
-    let request = ExportTraceServiceRequest::decode(body.as_slice()).unwrap();
+fn take(Data(collector): Data<&Collector>, body: Vec<u8>) {
+    let request = ExportTraceServiceRequest::decode(Cursor::new(body)).unwrap();
     for resource in request.resource_spans {
         for attribute in resource.resource.unwrap().attributes {
             if attribute.key == "service.name" {
