@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
@@ -24,6 +26,8 @@ use crate::time::Clock;
 const CAPACITY: usize = 4096;
 /// The most questions of one query. A power of two: see [`store::actors_of`].
 const MAX_BATCH: usize = 256;
+/// How long a caller waits for its answer. Longer than one query takes to find out that the database is silent.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The way in.
 #[derive(Debug, Clone)]
@@ -64,7 +68,11 @@ impl Gate {
         self.questions
             .try_send(question)
             .map_err(|_| Error::overloaded())?;
-        answer.await.unwrap_or_else(|_| Err(Error::overloaded()))
+        let answer = timeout(PATIENCE, answer).await;
+        answer
+            .ok()
+            .and_then(std::result::Result::ok)
+            .unwrap_or_else(|| Err(Error::overloaded()))
     }
 }
 

@@ -8,7 +8,6 @@ use tokio::time::sleep;
 
 use crate::TURN;
 use crate::common::api::Api;
-use crate::common::database::PASSWORD;
 use crate::load::Load;
 use crate::scene::{RECOVERY, Scene};
 
@@ -65,17 +64,17 @@ async fn an_exhausted_pool_says_so_in_time() {
     const CLIENTS: usize = 400;
     let _turn = TURN.lock().await;
     let scene = Scene::open().await;
-    let api = Api::log_in(&scene.server.url, &scene.people.customers[0], PASSWORD).await;
-    // Every request looks its session up: all of them hang, each on a connection, the others in the queue.
+    let api = Api::anonymous(&scene.server.url);
+    // Every request reads products: all of them hang, each on a connection, the others in the queue.
     let mut blocker = PgConnection::connect(&scene.database.url).await.unwrap();
     blocker
-        .execute("BEGIN; LOCK TABLE oms_session IN ACCESS EXCLUSIVE MODE")
+        .execute("BEGIN; LOCK TABLE oms_product IN ACCESS EXCLUSIVE MODE")
         .await
         .unwrap();
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         let api = api.clone();
-        clients.spawn(async move { api.try_get("/v1/orders").await });
+        clients.spawn(async move { api.try_get("/v1/products").await });
     }
     sleep(Duration::from_millis(500)).await;
     let alive = api.try_get("/livez").await.unwrap();
@@ -107,7 +106,7 @@ async fn an_exhausted_pool_says_so_in_time() {
 
     blocker.execute("ROLLBACK").await.unwrap();
     let released = Instant::now();
-    api.get("/v1/orders").await.expect(200);
+    api.get("/v1/products").await.expect(200);
     let recovery = released.elapsed();
     println!(
         "{CLIENTS} requests, all 503, {at_once} of them at once, the last after {longest:?}; back after {recovery:?}"
