@@ -28,9 +28,12 @@ mod money;
 mod page;
 mod text;
 mod time;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod transfer;
 mod verify;
 
 pub use actor::{Actor, Roles};
+pub use db::SchemaVersion;
 pub use error::{Error, ErrorKind, Result, Shortage, Violation};
 pub use id::*;
 pub use idempotency::{IdempotencyKey, Outcome};
@@ -38,3 +41,5 @@ pub use money::{Currency, Money};
 pub use oms::{Oms, OmsBuilder};
 pub use page::{Page, PageRequest};
 pub use time::{Clock, SystemClock, Timestamp};
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub use transfer::{Copied, CopyStep};

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::db::Db;
+use crate::db::{Db, SchemaVersion};
 use crate::error::{Error, Result};
 use crate::mail::{LogMailer, Mailer};
 use crate::orders::placement;
@@ -99,6 +99,11 @@ impl Oms {
     /// Brings the schema up to date. Does nothing when it is.
     pub async fn migrate(&self) -> Result<()> {
         self.inner.db.migrate().await
+    }
+
+    /// Which schema the database has. Reads, and changes nothing.
+    pub async fn schema_version(&self) -> Result<SchemaVersion> {
+        self.inner.db.schema_version().await
     }
 
     /// Whether the database answers and its schema is there.

@@ -29,13 +29,23 @@ impl Db {
 
     /// Brings the schema up to date. Does nothing when it is; on PostgreSQL several processes may call it at once.
     pub(crate) async fn migrate(&self) -> Result<()> {
+        let migrator = self.migrator();
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite { writer, .. } => own(sqlx::migrate!("migrations/sqlite")).run(writer).await,
+            Self::Sqlite { writer, .. } => migrator.run(writer).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => own(sqlx::migrate!("migrations/postgres")).run(pool).await,
+            Self::Postgres(pool) => migrator.run(pool).await,
         }
         .map_err(|e| Error::Internal(format!("migration: {e}")))
+    }
+
+    pub(super) fn migrator(&self) -> Migrator {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { .. } => own(sqlx::migrate!("migrations/sqlite")),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => own(sqlx::migrate!("migrations/postgres")),
+        }
     }
 }
 

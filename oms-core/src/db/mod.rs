@@ -5,6 +5,10 @@
 
 mod connect;
 mod lock;
+mod version;
+
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub(crate) mod transfer;
 
 use std::time::Duration;
 
@@ -16,6 +20,7 @@ use sqlx::{PgPool, Postgres};
 use sqlx::{Sqlite, SqlitePool};
 
 pub(crate) use lock::{Table, lock};
+pub use version::SchemaVersion;
 
 use crate::error::{Error, Result, connection_lost};
 

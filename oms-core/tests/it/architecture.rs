@@ -74,6 +74,8 @@ fn the_documents_name_files_that_exist() {
         "README.md",
         "CONTRIBUTING.md",
         "docs/decisions.md",
+        "docs/operations.md",
+        "docs/upgrading.md",
     ] {
         let text = std::fs::read_to_string(root().join(document)).unwrap();
         let mut named = 0;
