@@ -6,9 +6,11 @@ pub mod http;
 
 pub mod mailer;
 pub mod media;
+pub mod production;
 pub mod setup;
 
 mod mock_gateway;
 mod secrets;
+mod sqlite_file;
 
 pub use mock_gateway::Bank;

@@ -6,6 +6,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, variable};
 
+/// Which lines are written.
+pub(super) const VARIABLE: &str = "OMS_LOG";
+pub(super) const DEFAULT: &str = "info,sqlx=warn,lettre=warn";
+
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Settings")]
 #[group(skip)]
@@ -29,10 +33,10 @@ enum Format {
 
 impl Options {
     pub(super) fn init(&self) -> Result<(), ConfigError> {
-        let wanted = variable("OMS_LOG").filter(|text| !text.is_empty());
-        let wanted = wanted.as_deref().unwrap_or("info,sqlx=warn,lettre=warn");
+        let wanted = variable(VARIABLE).filter(|text| !text.is_empty());
+        let wanted = wanted.as_deref().unwrap_or(DEFAULT);
         let filter = EnvFilter::try_new(wanted).map_err(|e| ConfigError {
-            variable: "OMS_LOG",
+            variable: VARIABLE,
             detail: format!("{wanted:?} is no filter such as info,oms_core=debug: {e}"),
         })?;
         let subscriber = tracing_subscriber::fmt()

@@ -27,7 +27,11 @@ use poem::middleware::CatchPanic;
 use poem::{Endpoint, EndpointExt, IntoResponse, Response, Route};
 use poem_openapi::{OpenApiService, Tags};
 
+pub(crate) use admin::{JobBody, WebhookEvent};
 pub use auth::Tokens;
+pub(crate) use payments::PaymentBody;
+pub(crate) use reply::List;
+pub(crate) use users::UserBody;
 
 use crate::media::MediaStore;
 use error::ApiError;
