@@ -31,10 +31,13 @@ mod page;
 mod telemetry;
 mod text;
 mod time;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod transfer;
 mod verify;
 
 pub use actor::{Actor, Roles};
 pub use cause::{Cause, JobStart};
+pub use db::SchemaVersion;
 pub use error::{Error, ErrorKind, Result, Shortage, Violation};
 pub use figures::{Backlog, Connections, JobFigures, PlacementQueue};
 pub use id::*;
@@ -43,3 +46,5 @@ pub use money::{Currency, Money};
 pub use oms::{Oms, OmsBuilder};
 pub use page::{Page, PageRequest};
 pub use time::{Clock, SystemClock, Timestamp};
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub use transfer::{Copied, CopyStep};

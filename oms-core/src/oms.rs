@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Span;
 
 use crate::cause::{JobSpan, JobStart};
-use crate::db::Db;
+use crate::db::{Db, SchemaVersion};
 use crate::error::{Error, Result};
 use crate::jobs::Doorbell;
 use crate::mail::{LogMailer, Mailer};
@@ -109,6 +109,11 @@ impl Oms {
     /// Brings the schema up to date. Does nothing when it is.
     pub async fn migrate(&self) -> Result<()> {
         self.inner.db.migrate().await
+    }
+
+    /// Which schema the database has. Reads, and changes nothing.
+    pub async fn schema_version(&self) -> Result<SchemaVersion> {
+        self.inner.db.schema_version().await
     }
 
     /// Whether the database answers and its schema is not older than this program.

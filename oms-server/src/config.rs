@@ -11,6 +11,7 @@ use lettre::message::Mailbox;
 use oms_core::payments::Secret;
 
 use crate::client::Proxies;
+use crate::production;
 use crate::sight;
 use crate::{limits, redis};
 
@@ -120,6 +121,8 @@ pub struct Config {
     pub trusted_proxies: Proxies,
     /// Measurements and traces.
     pub sight: sight::Settings,
+    /// What is let pass in production: names of [`production::OVERRIDES`].
+    pub allowed: BTreeSet<String>,
 }
 
 /// Without the database's address, which may hold a password.
@@ -187,8 +190,21 @@ fn wrong(variable: &'static str, detail: impl Into<String>) -> ConfigError {
 }
 
 impl Config {
-    /// Checks the options and reads what has no flag through `lookup`, which is [`variable`] outside of tests.
+    /// Checks the options and reads what has no flag through `lookup`, which is [`variable`] outside of tests. Refuses
+    /// what must not start in production.
     pub fn new(
+        options: &Options,
+        lookup: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let config = Self::read(options, lookup)?;
+        match production::refusals(&config).into_iter().next() {
+            Some(problem) => Err(problem.into()),
+            None => Ok(config),
+        }
+    }
+
+    /// As [`Config::new`], whether it may start or not: for commands that look after a server or mend it.
+    pub fn read(
         options: &Options,
         lookup: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
@@ -205,26 +221,11 @@ impl Config {
                 ));
             }
         };
-        let secret_key = secret_key(lookup("SECRET_KEY"), production)?;
         let data_dir = PathBuf::from(given(&options.data_dir).unwrap_or_else(|| "oms-data".into()));
         let accounts = match given(&options.accounts) {
             Some(path) => (PathBuf::from(path), true),
             None => (data_dir.join("accounts.toml"), false),
         };
-        let address = given(&options.public_url);
-        if production {
-            needed(
-                "OMS_PUBLIC_URL",
-                address.as_deref(),
-                "links in mails and webhooks lead there",
-            )?;
-            needed("MAIL_SERVER", lookup("MAIL_SERVER").as_deref(), "mails go there")?;
-            needed(
-                "MAIL_FROM",
-                lookup("MAIL_FROM").as_deref(),
-                "mails come from there",
-            )?;
-        }
         Ok(Self {
             production,
             listen: parse_or(
@@ -233,14 +234,16 @@ impl Config {
                 "127.0.0.1:8000",
                 "an IP address with a port, such as 127.0.0.1:8000",
             )?,
-            public_url: address.map(|url| own_url("OMS_PUBLIC_URL", &url)).transpose()?,
+            public_url: given(&options.public_url)
+                .map(|url| own_url("OMS_PUBLIC_URL", &url))
+                .transpose()?,
             internal_url: lookup("OMS_INTERNAL_URL")
                 .map(|url| own_url("OMS_INTERNAL_URL", &url))
                 .transpose()?,
             database_url: database_url(given(&options.database_url), &data_dir)?,
             plugin_dir: plugin_dir(given(&options.plugin_dir), &data_dir),
             accounts,
-            secret_key,
+            secret_key: lookup("SECRET_KEY").map(Secret::new),
             smtp: smtp(&lookup)?,
             sight: sight::Settings::read(&lookup)?,
             mail_from: parse_or(
@@ -256,17 +259,28 @@ impl Config {
                 .unwrap_or_default()
                 .parse()
                 .map_err(|detail: String| wrong("OMS_TRUSTED_PROXIES", detail))?,
+            allowed: allowed(lookup("OMS_ALLOW"))?,
             data_dir,
         })
     }
 }
 
-/// Adds what `.env` in the working folder says to the environment, where real variables win. Call it while the
-/// program still has one thread.
-pub fn load_dotenv() -> Result<(), ConfigError> {
-    match dotenvy::from_path(Path::new(".env")) {
-        Ok(()) => Ok(()),
-        Err(e) if e.not_found() => Ok(()),
+/// Adds what `.env` in the working folder says to the environment, where real variables win, and returns the names that
+/// came from there. Call it while the program still has one thread.
+pub fn load_dotenv() -> Result<BTreeSet<String>, ConfigError> {
+    let path = Path::new(".env");
+    let read = || -> dotenvy::Result<_> {
+        let mut names = BTreeSet::new();
+        for entry in dotenvy::from_path_iter(path)? {
+            names.insert(entry?.0);
+        }
+        names.retain(|name| variable(name).is_none());
+        dotenvy::from_path(path)?;
+        Ok(names)
+    };
+    match read() {
+        Ok(names) => Ok(names),
+        Err(e) if e.not_found() => Ok(BTreeSet::new()),
         // The error quotes the line, which may hold a secret.
         Err(dotenvy::Error::LineParse(_, at)) => Err(wrong(
             ".env",
@@ -365,31 +379,19 @@ fn plugin_dir(given: Option<String>, data_dir: &Path) -> PathBuf {
     )
 }
 
-/// In production nothing is derived from where the server listens, and mails reach people.
-fn needed(variable: &'static str, given: Option<&str>, why: &str) -> Result<(), ConfigError> {
-    match given {
-        Some(_) => Ok(()),
-        None => Err(wrong(
-            variable,
-            format!("is not set, but needed in production: {why}"),
+/// A list with commas between.
+fn allowed(given: Option<String>) -> Result<BTreeSet<String>, ConfigError> {
+    let names = given.unwrap_or_default();
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let known = production::OVERRIDES.map(|(name, _)| name);
+    let check = |name: &str| match known.contains(&name) {
+        true => Ok(name.to_owned()),
+        false => Err(wrong(
+            "OMS_ALLOW",
+            format!("{name:?} is none of {}", known.join(", ")),
         )),
-    }
-}
-
-fn secret_key(given: Option<String>, production: bool) -> Result<Option<Secret>, ConfigError> {
-    let needed = "at least 32 random bytes are needed in production (openssl rand -base64 48)";
-    match given {
-        None if production => Err(wrong("SECRET_KEY", format!("is not set: {needed}"))),
-        Some(key) if production && key.len() < 32 => {
-            Err(wrong("SECRET_KEY", format!("has {} bytes: {needed}", key.len())))
-        }
-        // No random key is of so few kinds of bytes; a placeholder is.
-        Some(key) if production && key.bytes().collect::<BTreeSet<_>>().len() < 8 => Err(wrong(
-            "SECRET_KEY",
-            format!("has fewer than 8 different bytes: {needed}"),
-        )),
-        key => Ok(key.map(Secret::new)),
-    }
+    };
+    names.map(check).collect()
 }
 
 fn drain(given: Option<&str>, production: bool) -> Result<Duration, ConfigError> {
@@ -476,41 +478,17 @@ mod tests {
     }
 
     #[test]
-    fn production_wants_a_long_key() {
+    fn production_is_refused_by_its_first_problem() {
         let options = Options {
             env: Some("production".into()),
             ..Options::default()
         };
-        let error = config(&options, &[("SECRET_KEY", "short")]).unwrap_err();
-        assert_eq!(error.variable, "SECRET_KEY");
-        assert!(!error.detail.contains("short"), "{error}");
-        let dull = config(&options, &[("SECRET_KEY", &"abcdefg".repeat(9))]).unwrap_err();
-        assert_eq!(dull.variable, "SECRET_KEY");
-        assert!(!dull.detail.contains("abcdefg"), "{dull}");
-    }
-
-    #[test]
-    fn production_wants_addresses_of_its_own() {
-        let mut options = Options {
-            env: Some("production".into()),
-            ..Options::default()
-        };
-        let key = ("SECRET_KEY", "kW3k0c9cJ7rC1dX8fQ2mZ5vB6nL4pT0a");
-        let (server, from) = (
-            ("MAIL_SERVER", "mail.example.com"),
-            ("MAIL_FROM", "shop@example.com"),
-        );
-        let missing = |options: &Options, given: &[(&'static str, &str)]| {
-            config(options, given).map(drop).unwrap_err().variable
-        };
-        assert_eq!(missing(&options, &[key, server, from]), "OMS_PUBLIC_URL");
-        options.public_url = Some("https://shop.example.com".into());
-        assert_eq!(missing(&options, &[key, from]), "MAIL_SERVER");
-        assert_eq!(missing(&options, &[key, server]), "MAIL_FROM");
-        assert_eq!(missing(&options, &[key, server, ("MAIL_FROM", "")]), "MAIL_FROM");
-        let config = config(&options, &[key, server, from]).unwrap();
-        let shown = format!("{config:?} {options:?}");
-        assert!(!shown.contains(key.1), "{shown}");
+        assert_eq!(config(&options, &[]).unwrap_err().variable, "SECRET_KEY");
+        assert!(Config::read(&options, |_| None).is_ok());
+        let key = "kW3k0c9cJ7rC1dX8fQ2mZ5vB6nL4pT0a";
+        let config = Config::read(&options, |name| (name == "SECRET_KEY").then(|| key.into()));
+        let shown = format!("{:?} {options:?}", config.unwrap());
+        assert!(!shown.contains(key), "{shown}");
     }
 
     #[test]

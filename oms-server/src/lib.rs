@@ -6,6 +6,7 @@ pub mod http;
 
 pub mod mailer;
 pub mod media;
+pub mod production;
 pub mod setup;
 pub mod sight;
 
@@ -14,5 +15,6 @@ mod limits;
 mod mock_gateway;
 mod redis;
 mod secrets;
+mod sqlite_file;
 
 pub use mock_gateway::Bank;

@@ -65,7 +65,7 @@ pub fn builder(config: &Config, public_url: &str) -> Result<OmsBuilder> {
 
 /// For its owner alone: the database in it, its journals and the mails are made with whatever mode they get. A folder
 /// that is there stays as its owner has set it.
-fn make_data_dir(config: &Config) -> Result<()> {
+pub(crate) fn make_data_dir(config: &Config) -> Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -109,17 +109,23 @@ pub async fn load_plugins(config: &Config, oms: &Oms) -> Result<()> {
 pub fn state(config: &Config, oms: Oms, redis: Option<Redis>) -> Result<State> {
     let secret = match &config.secret_key {
         Some(secret) => secret.reveal().to_owned(),
+        None if config.production => anyhow::bail!("there is no SECRET_KEY"),
         None => secrets::kept(&config.data_dir.join("secret.key"), || secrets::random_text(48))?,
     };
     Ok(State {
         oms,
         tokens: Tokens::new(&secret),
         metrics: Metrics::new(config),
-        media: MediaStore::open(&config.data_dir.join("media"))?,
+        media: media(config)?,
         leaving: CancellationToken::new(),
         limits: Arc::new(Limits::new(config.limits.clone(), redis)),
         proxies: config.trusted_proxies.clone(),
     })
+}
+
+/// Where pictures are kept.
+pub fn media(config: &Config) -> Result<MediaStore> {
+    MediaStore::open(&config.data_dir.join("media"))
 }
 
 /// The fake bank, which keeps its books in the data folder. There is none in production.
@@ -148,7 +154,7 @@ fn accounts(config: &Config, public_url: &str) -> Result<Vec<Account>> {
     Ok(accounts)
 }
 
-fn declared(config: &Config) -> Result<Vec<Account>> {
+pub(crate) fn declared(config: &Config) -> Result<Vec<Account>, ConfigError> {
     let (path, named) = &config.accounts;
     let wrong = |detail| ConfigError {
         variable: "OMS_ACCOUNTS",
@@ -157,10 +163,10 @@ fn declared(config: &Config) -> Result<Vec<Account>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Vec::new()),
-        Err(e) => return Err(wrong(format!("cannot read {}: {e}", path.display())).into()),
+        Err(e) => return Err(wrong(format!("cannot read {}: {e}", path.display()))),
     };
     let parsed = Account::parse_all(&text, resolve_secret);
-    Ok(parsed.map_err(|e| wrong(format!("{}: {}", path.display(), e.trim_end().replace('\n', " "))))?)
+    parsed.map_err(|e| wrong(format!("{}: {}", path.display(), e.trim_end().replace('\n', " "))))
 }
 
 fn mock_account(config: &Config, public_url: &str) -> Result<Account> {

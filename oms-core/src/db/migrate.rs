@@ -29,6 +29,16 @@ impl Db {
             Self::Postgres(pool) => on_postgres(pool).await,
         }
     }
+
+    /// Every migration that this program knows.
+    pub(super) fn migrator(&self) -> Migrator {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { .. } => own(sqlx::migrate!("migrations/sqlite")),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => own(sqlx::migrate!("migrations/postgres")),
+        }
+    }
 }
 
 // `run_direct` and not `run`: with a connection in place of a pool, futures that hold `run` are not `Send` for the

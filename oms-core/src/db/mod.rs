@@ -8,6 +8,10 @@ mod lock;
 mod migrate;
 #[cfg(feature = "postgres")]
 mod pool;
+mod version;
+
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+pub(crate) mod transfer;
 
 use std::time::Duration;
 
@@ -18,6 +22,7 @@ pub(crate) use lock::{Table, lock};
 pub(crate) use migrate::check_schema;
 #[cfg(feature = "postgres")]
 pub(crate) use pool::PgTx;
+pub use version::SchemaVersion;
 
 use crate::error::{Error, Result, connection_lost};
 use crate::figures::Connections;

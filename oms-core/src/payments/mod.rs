@@ -187,6 +187,15 @@ impl Payments<'_> {
         webhooks::list(self.oms, actor, page, status).await
     }
 
+    /// A webhook event that was kept. Operators only.
+    pub async fn inbox_entry(&self, actor: &Actor, id: InboxId) -> Result<InboxEntry> {
+        actor.require_operator()?;
+        let mut tx = self.oms.db().read().await?;
+        let entry = store::inbox::get(&mut tx, id).await?;
+        tx.rollback().await?;
+        Ok(entry)
+    }
+
     /// Applies a kept webhook event again. Operators only.
     #[tracing::instrument(level = "debug", name = "payments.replay", skip_all)]
     pub async fn replay(&self, actor: &Actor, id: InboxId) -> Result<InboxEntry> {

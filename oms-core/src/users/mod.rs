@@ -155,6 +155,19 @@ impl Users<'_> {
         Ok(user)
     }
 
+    /// The user with this name or address, in any case. For operators.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none; [`Error::Forbidden`] for others.
+    pub async fn find(&self, actor: &Actor, identifier: &str) -> Result<User> {
+        actor.require_operator()?;
+        let key = typed_key(identifier).ok_or(Error::NotFound("user"))?;
+        let mut tx = self.oms.db().read().await?;
+        let user = store::credentials(&mut tx, &key).await?;
+        tx.rollback().await?;
+        user.map(|(user, _)| user).ok_or(Error::NotFound("user"))
+    }
+
     /// The actor's own account.
     ///
     /// # Errors
@@ -219,6 +232,23 @@ impl Users<'_> {
         let user = found(&mut tx, id).await?;
         tx.commit().await?;
         tracing::info!(user.id = %id, roles.operator, roles.admin, by = %actor, "roles were set");
+        Ok(user)
+    }
+
+    /// Locks a user out, or lets it in again, for administrators. It holds for the user's next request; what it placed
+    /// and sells stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for others; [`Error::NotFound`].
+    pub async fn set_disabled(&self, actor: &Actor, id: UserId, disabled: bool) -> Result<User> {
+        actor.require_admin()?;
+        let mut tx = self.oms.db().write().await?;
+        if found(&mut tx, id).await?.is_disabled() != disabled {
+            store::set_disabled(&mut tx, id, disabled, self.oms.now()).await?;
+        }
+        let user = found(&mut tx, id).await?;
+        tx.commit().await?;
+        tracing::info!(user.id = %id, disabled, by = %actor, "a user was locked out or let in");
         Ok(user)
     }
 

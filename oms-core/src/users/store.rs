@@ -179,6 +179,21 @@ pub(super) async fn set_roles(tx: &mut Tx, id: UserId, roles: Roles, now: Timest
     Ok(())
 }
 
+pub(super) async fn set_disabled(tx: &mut Tx, id: UserId, disabled: bool, now: Timestamp) -> Result<()> {
+    run!(tx, |conn| {
+        sqlx::query(
+            "UPDATE oms_user SET disabled_at = $1, version = version + 1, updated_at = $2 WHERE id = $3",
+        )
+        .bind(disabled.then_some(now))
+        .bind(now)
+        .bind(id)
+        .execute(conn)
+        .await
+        .map(drop)
+    })?;
+    Ok(())
+}
+
 /// Leaves a user alone that is verified already.
 pub(super) async fn set_verified(tx: &mut Tx, id: UserId, now: Timestamp) -> Result<()> {
     run!(tx, |conn| {

@@ -75,6 +75,8 @@ fn the_documents_name_files_that_exist() {
         "CONTRIBUTING.md",
         "docs/decisions.md",
         "docs/observability.md",
+        "docs/operations.md",
+        "docs/upgrading.md",
     ] {
         let text = std::fs::read_to_string(root().join(document)).unwrap();
         let mut named = 0;

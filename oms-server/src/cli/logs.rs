@@ -10,8 +10,10 @@ use crate::config::{ConfigError, variable};
 use crate::sight::Settings;
 use crate::sight::traces::{self, Traces};
 
+/// Which lines are written.
+pub(super) const VARIABLE: &str = "OMS_LOG";
 /// Every connection that lies idle would write a line, and libraries tell what only their authors want to know.
-const DEFAULT: &str = "info,sqlx=warn,lettre=warn,poem::server=warn";
+pub(super) const DEFAULT: &str = "info,sqlx=warn,lettre=warn,poem::server=warn";
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Settings")]
@@ -57,7 +59,7 @@ impl Options {
         // Not `init`, which also takes up the records of the crate `log`: its question whether a record is wanted, which
         // sqlx asks at every statement, leaves filters of single layers believing that the next span is not.
         tracing::subscriber::set_global_default(subscriber).map_err(|e| ConfigError {
-            variable: "OMS_LOG",
+            variable: VARIABLE,
             detail: format!("cannot be obeyed: {e}"),
         })?;
         Ok(traces)
@@ -66,9 +68,9 @@ impl Options {
 
 fn wanted() -> Result<EnvFilter, ConfigError> {
     let set = |name: &'static str| Some((name, variable(name).filter(|text| !text.is_empty())?));
-    let (name, wanted) = set("OMS_LOG")
+    let (name, wanted) = set(VARIABLE)
         .or_else(|| set("RUST_LOG"))
-        .unwrap_or(("OMS_LOG", DEFAULT.to_owned()));
+        .unwrap_or((VARIABLE, DEFAULT.to_owned()));
     EnvFilter::try_new(&wanted).map_err(|e| ConfigError {
         variable: name,
         detail: format!("{wanted:?} is no filter such as info,oms_core=debug: {e}"),

@@ -1,27 +1,32 @@
 //! The command line. Results go to stdout, logs to stderr; 0 is good, 1 found or failed, 2 wrong usage.
 
 mod admin;
+mod backup;
 mod bench;
+mod check;
 mod demo;
 mod health;
 mod logs;
+mod migrate_data;
 mod pictures;
 mod plugin;
 mod serve;
+mod table;
 mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use oms_core::Oms;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, ConfigError, Options};
 use crate::sight::Metrics;
-use crate::{http, setup};
+use crate::sqlite_file::{self, Claim};
+use crate::{http, production, setup};
 
 #[derive(Parser)]
 #[command(
@@ -73,7 +78,29 @@ enum Command {
         after_help = "Examples:\n  cargo xtask bench -- --only postgres --seconds 10\n  oms-server bench --url https://shop.example.com --identifier demo --rate 500 --seconds 60"
     )]
     Bench(bench::Options),
-    /// Administrators
+    /// Copy the database into a file while the server runs
+    #[command(
+        after_help = "Examples:\n  oms-server backup /backups/oms.db --media /backups/media\n  \
+                      sh -c \"$(DATABASE_URL=postgres://oms@db/oms oms-server backup oms.dump)\"\n\n\
+                      Status 0: the file is there, whole and checked. 1: it is not. 3: PostgreSQL; the pg_dump to run was printed."
+    )]
+    Backup(backup::Options),
+    /// Put a backup in the place of the database, after it was checked
+    #[command(
+        after_help = "Example:\n  oms-server restore /backups/oms.db --media /backups/media\n\n\
+                      Refused while a server runs. Status 0: done. 1: nothing was changed. 3: PostgreSQL; the pg_restore to run was printed."
+    )]
+    Restore(backup::restore::Options),
+    /// Copy a shop from SQLite to PostgreSQL, or back
+    #[command(
+        after_help = "Example:\n  oms-server migrate-data --from sqlite://oms-data/oms.db --to postgres://oms:oms@localhost/oms\n\n\
+                      Stop every server first. The target must be empty, and stays so unless everything was copied, compared and verified."
+    )]
+    MigrateData(migrate_data::Options),
+    /// Settings
+    #[command(subcommand)]
+    Config(check::Command),
+    /// Users, jobs, payments in review and webhooks
     #[command(subcommand)]
     Admin(admin::Command),
     /// Payment plugins
@@ -85,14 +112,26 @@ enum Command {
 pub fn main() -> ExitCode {
     // TLS needs one provider for the whole process; it is an error only when there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    if let Err(e) = config::load_dotenv() {
-        return refuse(&e);
-    }
-    let cli = Cli::parse();
-    let config = match Config::new(&cli.options, config::variable) {
-        Ok(config) => config,
-        Err(e) => return refuse(&e),
+    let dotenv = match config::load_dotenv() {
+        Ok(names) => names,
+        Err(e) => return refuse(&[e]),
     };
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    if let Command::Config(command) = &cli.command {
+        return ended(check::run(command, &cli.options, &matches, &dotenv));
+    }
+    let config = match Config::read(&cli.options, config::variable) {
+        Ok(config) => config,
+        Err(e) => return refuse(&[e]),
+    };
+    let refusals = match cli.command.starts() {
+        true => production::refusals(&config),
+        false => Vec::new(),
+    };
+    if !refusals.is_empty() {
+        return refuse(&refusals.into_iter().map(ConfigError::from).collect::<Vec<_>>());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -104,15 +143,19 @@ pub fn main() -> ExitCode {
         let _inside = runtime.enter();
         match cli.logs.init(&config.sight) {
             Ok(traces) => traces,
-            Err(e) => return refuse(&e),
+            Err(e) => return refuse(&[e]),
         }
     };
-    let ended = run(&runtime, cli.command, &config);
+    let done = run(&runtime, cli.command, &config);
     traces.finish();
-    match ended {
+    ended(done)
+}
+
+fn ended(run: Result<ExitCode>) -> ExitCode {
+    match run {
         Ok(code) => code,
         Err(e) => match e.downcast_ref::<ConfigError>() {
-            Some(e) => refuse(e),
+            Some(e) => refuse(std::slice::from_ref(e)),
             None => {
                 say(format_args!("oms-server: {e:#}"));
                 ExitCode::from(1)
@@ -125,6 +168,8 @@ fn run(runtime: &Runtime, command: Command, config: &Config) -> Result<ExitCode>
     if let Command::Openapi = command {
         return print(&http::openapi());
     }
+    // Held until the command has ended.
+    let _claim = command.claim(config)?;
     runtime.block_on(async {
         match command {
             Command::Serve(options) => serve::run(config, &options).await,
@@ -139,9 +184,49 @@ fn run(runtime: &Runtime, command: Command, config: &Config) -> Result<ExitCode>
             Command::Plugin(command) => plugin::run(config, &command).await,
             Command::Bench(options) => bench::run(config, &options).await,
             Command::Admin(command) => admin::run(config, command).await,
-            Command::Openapi => print(&http::openapi()),
+            Command::Backup(options) => backup::run(config, &options).await,
+            Command::Restore(options) => backup::restore::run(config, &options).await,
+            Command::MigrateData(options) => migrate_data::run(&options).await,
+            // Both were answered before there was a runtime.
+            Command::Openapi | Command::Config(_) => Ok(ExitCode::SUCCESS),
         }
     })
+}
+
+impl Command {
+    /// Whether it begins to serve, so that production's rules hold. The others look after a shop, or mend its settings.
+    const fn starts(&self) -> bool {
+        matches!(
+            self,
+            Self::Serve(_) | Self::Worker | Self::Migrate | Self::MockGateway
+        )
+    }
+
+    /// Says that this process uses the database, if it is a file and the command does not see to it itself.
+    fn claim(&self, config: &Config) -> Result<Option<Claim>> {
+        match self {
+            Self::Openapi
+            | Self::Health
+            | Self::Config(_)
+            | Self::MockGateway
+            | Self::Bench(_)
+            | Self::Restore(_)
+            | Self::MigrateData(_) => Ok(None),
+            Self::Serve(_)
+            | Self::Worker
+            | Self::Migrate
+            | Self::Verify { .. }
+            | Self::Admin(_)
+            | Self::Plugin(_)
+            | Self::Backup(_) => {
+                let Some(database) = sqlite_file::path(&config.database_url)? else {
+                    return Ok(None);
+                };
+                setup::make_data_dir(config)?;
+                Claim::shared(&database).map(Some)
+            }
+        }
+    }
 }
 
 /// The library, for commands that do not listen.
@@ -178,7 +263,10 @@ fn say(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn refuse(error: &ConfigError) -> ExitCode {
-    say(format_args!("oms-server: {error}"));
+/// One line for each setting that is wrong.
+fn refuse(errors: &[ConfigError]) -> ExitCode {
+    for error in errors {
+        say(format_args!("oms-server: {error}"));
+    }
     ExitCode::from(2)
 }

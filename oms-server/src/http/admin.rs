@@ -70,7 +70,7 @@ enum WebhookStatus {
 /// A background job. Jobs that are done are gone.
 #[derive(Debug, Object)]
 #[oai(rename = "Job")]
-struct JobBody {
+pub(crate) struct JobBody {
     id: String,
     kind: String,
     state: String,
@@ -86,7 +86,7 @@ struct JobBody {
 
 /// A webhook event that was verified and kept.
 #[derive(Debug, Object)]
-struct WebhookEvent {
+pub(crate) struct WebhookEvent {
     id: String,
     account: String,
     /// The gateway's own id of the event.

@@ -31,8 +31,12 @@ use poem::{Endpoint, EndpointExt, IntoResponse, Response, Route};
 use poem_openapi::{OpenApiService, Tags};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use admin::{JobBody, WebhookEvent};
 pub use auth::Tokens;
 pub use metrics::metrics_app;
+pub(crate) use payments::PaymentBody;
+pub(crate) use reply::List;
+pub(crate) use users::UserBody;
 
 use crate::client::Proxies;
 use crate::limits::Limits;

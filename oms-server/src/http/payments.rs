@@ -74,7 +74,7 @@ struct NewRefund {
 /// A payment of an order.
 #[derive(Debug, Object)]
 #[oai(rename = "Payment")]
-pub(super) struct PaymentBody {
+pub(crate) struct PaymentBody {
     id: String,
     order_id: String,
     account: String,

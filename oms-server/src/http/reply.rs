@@ -126,7 +126,7 @@ impl ApiResponse for NoContent {
 
 /// A part of a list.
 #[derive(Debug, Object)]
-pub(super) struct List<T: ParseFromJSON + ToJSON + Type + Send + Sync> {
+pub(crate) struct List<T: ParseFromJSON + ToJSON + Type + Send + Sync> {
     /// The items.
     pub(super) data: Vec<T>,
     /// Where the next page begins, for `?cursor=`; null on the last page.

@@ -62,7 +62,7 @@ struct Refresh {
 /// Somebody with an account.
 #[derive(Debug, Object)]
 #[oai(rename = "User")]
-pub(super) struct UserBody {
+pub(crate) struct UserBody {
     id: String,
     username: String,
     email: String,

@@ -1,4 +1,11 @@
-//! Administrators.
+//! What operators and administrators do without a browser: each command calls one method of the library as the system.
+//! With `--json` they print what the API would.
+
+mod jobs;
+mod listing;
+mod payments;
+mod users;
+mod webhooks;
 
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
@@ -28,14 +35,43 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Users, their roles and whether they may log in
+    #[command(subcommand)]
+    Users(users::Command),
+    /// Background jobs
+    #[command(subcommand)]
+    Jobs(jobs::Command),
+    /// Payments that wait for a person
+    #[command(subcommand)]
+    Payments(payments::Command),
+    /// Webhook events that were kept
+    #[command(subcommand)]
+    Webhooks(webhooks::Command),
 }
 
 pub(super) async fn run(config: &Config, command: Command) -> Result<ExitCode> {
-    let Command::Create {
+    if let Command::Create {
         username,
         email,
         json,
-    } = command;
+    } = command
+    {
+        return create_admin(config, username, email, json).await;
+    }
+    let oms = super::open(config).await?;
+    let text = match command {
+        // It asks for a password before the database is opened.
+        Command::Create { .. } => Ok(String::new()),
+        Command::Users(command) => users::run(&oms, command).await,
+        Command::Jobs(command) => jobs::run(&oms, command).await,
+        Command::Payments(command) => payments::run(&oms, command).await,
+        Command::Webhooks(command) => webhooks::run(&oms, command).await,
+    };
+    oms.shutdown().await;
+    super::print(&text?)
+}
+
+async fn create_admin(config: &Config, username: String, email: String, json: bool) -> Result<ExitCode> {
     let given = password_from_stdin()?;
     let password = match &given {
         Some(password) => password.clone(),

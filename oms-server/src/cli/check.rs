@@ -1,0 +1,252 @@
+//! The settings as the program understands them, and what production would still want of them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory};
+
+use super::{Cli, logs, serve, table};
+use crate::config::{self, Config, Options};
+use crate::production::{self, Problem};
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Print every setting with where it comes from, and say what is missing for production
+    #[command(
+        after_help = "Examples:\n  oms-server config check\n  OMS_ENV=production oms-server config check --json | jq .problems\n\n\
+                      Secrets are hidden. Status 1 when production would refuse to start."
+    )]
+    Check {
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// One setting, fit to be shown.
+#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+struct Setting {
+    name: String,
+    value: String,
+    /// `flag`, `environment`, `.env` or `default`.
+    source: &'static str,
+}
+
+/// `dotenv` are the names that came from `.env`.
+pub(super) fn run(
+    command: &Command,
+    options: &Options,
+    matches: &ArgMatches,
+    dotenv: &BTreeSet<String>,
+) -> Result<ExitCode> {
+    let Command::Check { json } = command;
+    let read = Config::read(options, config::variable);
+    let settings = settings(read.as_ref().ok(), matches, dotenv);
+    let (problems, warnings) = match &read {
+        Ok(config) => (unfit(config), production::warnings(config)),
+        Err(e) => {
+            let (variable, detail) = (e.variable, e.detail.clone());
+            (
+                vec![Problem {
+                    variable,
+                    detail,
+                    allow: None,
+                }],
+                Vec::new(),
+            )
+        }
+    };
+    let fit = problems.is_empty();
+    match json {
+        true => super::print(&format!("{:#}\n", as_json(&settings, &problems, &warnings)))?,
+        false => super::print(&as_text(&settings, &problems, &warnings))?,
+    };
+    Ok(ExitCode::from(u8::from(!fit)))
+}
+
+/// Development is held against production too: that is what one wants to know before the change.
+fn unfit(config: &Config) -> Vec<Problem> {
+    let mut problems = production::problems(config);
+    if !config.production {
+        let development = Problem {
+            variable: "OMS_ENV",
+            detail: "is development, with a fake bank and secrets made at random: set production".into(),
+            allow: None,
+        };
+        problems.insert(0, development);
+    }
+    problems
+}
+
+/// Every name that the program asks for: the flags' own and those that it looks up.
+fn settings(config: Option<&Config>, matches: &ArgMatches, dotenv: &BTreeSet<String>) -> Vec<Setting> {
+    let from_environment = |name: &str| match dotenv.contains(name) {
+        true => ".env",
+        false => "environment",
+    };
+    let mut found: BTreeMap<String, (Option<String>, &'static str)> = BTreeMap::new();
+    for argument in Cli::command().get_arguments() {
+        let Some(name) = argument.get_env().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        let id = argument.get_id().as_str();
+        let value = matches.get_raw(id).and_then(|mut values| values.next());
+        let value = value.map(|value| value.to_string_lossy().into_owned());
+        let source = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => "flag",
+            Some(ValueSource::EnvVariable) => from_environment(name),
+            _ => "default",
+        };
+        found.insert(name.to_owned(), (value, source));
+    }
+    for name in looked_up() {
+        let value = config::variable(name);
+        found.insert(name.to_owned(), (value, from_environment(name)));
+    }
+    let show = |(name, (given, source)): (String, (Option<String>, &'static str))| {
+        // Container set-ups pass variables that are not set as empty ones.
+        let (value, source) = match given.filter(|value| !value.is_empty()) {
+            Some(value) => (shown(&name, &value), source),
+            None => (
+                config.map_or_else(|| "-".into(), |config| default(&name, config)),
+                "default",
+            ),
+        };
+        Setting { name, value, source }
+    };
+    found.into_iter().map(show).collect()
+}
+
+/// The names without a flag, from the code that reads them.
+fn looked_up() -> BTreeSet<&'static str> {
+    let names = RefCell::new(BTreeSet::from([logs::VARIABLE]));
+    let record = |name| {
+        names.borrow_mut().insert(name);
+        None
+    };
+    // Nothing is set, which is never wrong.
+    let _ = Config::read(&Options::default(), record);
+    names.into_inner()
+}
+
+/// What holds when nothing is given.
+fn default(name: &str, config: &Config) -> String {
+    match name {
+        "DATABASE_URL" => shown(name, &config.database_url),
+        "MAIL_FROM" => config.mail_from.to_string(),
+        "MAIL_PORT" => "587".into(),
+        "MAIL_SERVER" => format!("none: files in {}", config.data_dir.join("mail").display()),
+        "OMS_ACCOUNTS" => config.accounts.0.display().to_string(),
+        "OMS_DATA_DIR" => config.data_dir.display().to_string(),
+        "OMS_ENV" => "development".into(),
+        "OMS_LISTEN" => config.listen.to_string(),
+        "OMS_LOG" => logs::DEFAULT.into(),
+        "OMS_PLUGIN_DIR" => config.plugin_dir.display().to_string(),
+        "OMS_PUBLIC_URL" => serve::public_url(config, config.listen),
+        "SECRET_KEY" if !config.production => {
+            format!("random, kept in {}", config.data_dir.join("secret.key").display())
+        }
+        _ => "-".into(),
+    }
+}
+
+/// A value without what must not be seen.
+fn shown(name: &str, value: &str) -> String {
+    const SECRET: [&str; 4] = ["SECRET", "PASSWORD", "KEY", "TOKEN"];
+    if SECRET.iter().any(|word| name.contains(word)) {
+        return format!("hidden ({} bytes)", value.len());
+    }
+    if !name.ends_with("_URL") {
+        return table::one_line(value);
+    }
+    let Ok(mut url) = url::Url::parse(value) else {
+        // Whatever it is, it may hold a password.
+        return "hidden (no address)".into();
+    };
+    if url.password().is_some() {
+        let _ = url.set_password(Some("hidden"));
+    }
+    let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    if pairs.iter().any(|(key, _)| key.contains("password")) {
+        let mut query = url.query_pairs_mut();
+        query.clear();
+        for (key, value) in &pairs {
+            let value = if key.contains("password") { "hidden" } else { value };
+            query.append_pair(key, value);
+        }
+    }
+    table::one_line(url.as_str().trim_end_matches('/'))
+}
+
+fn as_text(settings: &[Setting], problems: &[Problem], warnings: &[Problem]) -> String {
+    let rows: Vec<_> = settings
+        .iter()
+        .map(|setting| [setting.name.clone(), setting.source.into(), setting.value.clone()])
+        .collect();
+    let mut text = table::table(["name", "from", "value"], &rows);
+    if !warnings.is_empty() {
+        text += "\nTo look at:\n";
+        text.extend(warnings.iter().map(|warning| format!("  {warning}\n")));
+    }
+    if problems.is_empty() {
+        return text + "\nFit for production.\n";
+    }
+    text += "\nProduction would not start:\n";
+    text.extend(problems.iter().map(|problem| format!("  {problem}\n")));
+    text
+}
+
+fn as_json(settings: &[Setting], problems: &[Problem], warnings: &[Problem]) -> serde_json::Value {
+    let one = |problem: &Problem| serde_json::json!({"variable": problem.variable, "detail": problem.detail, "allow": problem.allow});
+    let all = |problems: &[Problem]| problems.iter().map(one).collect::<Vec<_>>();
+    serde_json::json!({
+        "fit": problems.is_empty(),
+        "settings": settings,
+        "problems": all(problems),
+        "warnings": all(warnings),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden() {
+        for (name, value) in [
+            ("SECRET_KEY", "geheim"),
+            ("MAIL_PASSWORD", "geheim"),
+            ("DATABASE_URL", "postgres://oms:geheim@db/oms"),
+            ("DATABASE_URL", "postgres://oms@db/oms?password=geheim"),
+            ("REDIS_URL", "redis://:geheim@redis:6379"),
+            ("REDIS_URL", "geheim"),
+        ] {
+            let shown = shown(name, value);
+            assert!(!shown.contains("geheim") && !shown.is_empty(), "{shown}");
+        }
+        assert_eq!(
+            shown("OMS_PUBLIC_URL", "https://shop.example.com"),
+            "https://shop.example.com"
+        );
+    }
+
+    /// `.env.example` is the list that people copy.
+    #[test]
+    fn the_example_names_every_setting() {
+        let example = include_str!("../../../.env.example");
+        let listed: BTreeSet<&str> = example
+            .lines()
+            .filter_map(|line| line.strip_prefix('#')?.split_once('='))
+            .map(|(name, _)| name)
+            .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+            .collect();
+        let matches = Cli::command().no_binary_name(true).get_matches_from(["verify"]);
+        let settings = settings(None, &matches, &BTreeSet::new());
+        let known: BTreeSet<&str> = settings.iter().map(|setting| setting.name.as_str()).collect();
+        let unlisted: Vec<_> = known.difference(&listed).collect();
+        assert!(unlisted.is_empty() && known.len() > 10, "{unlisted:?}");
+    }
+}

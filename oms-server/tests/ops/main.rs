@@ -1,0 +1,19 @@
+//! What an operator does with the compiled program: back up, restore, move, look after, check the settings.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests may panic and print"
+)]
+
+mod admin;
+mod backup;
+mod migrate_data;
+mod program;
+mod restore;
+mod settings;
+mod shop;
+
+#[expect(dead_code, reason = "other tests with processes use the rest")]
+#[path = "../common/server.rs"]
+mod server;
