@@ -9,6 +9,9 @@ use std::str::FromStr;
 use lettre::message::Mailbox;
 use oms_core::payments::Secret;
 
+use crate::mailer::Smtp;
+use crate::media::MediaPlace;
+
 /// What every command may be told, as it was written: [`Config`] is what it means.
 #[derive(Clone, Default, clap::Args)]
 #[command(next_help_heading = "Settings")]
@@ -98,6 +101,9 @@ pub struct Config {
     /// None: each mail becomes a file.
     pub smtp: Option<Smtp>,
     pub mail_from: Mailbox,
+    /// Files here replace the words of mails.
+    pub mail_templates: Option<PathBuf>,
+    pub media: MediaPlace,
 }
 
 /// Without the database's address, which may hold a password.
@@ -125,16 +131,10 @@ impl fmt::Debug for Config {
             .field("plugin_dir", &self.plugin_dir)
             .field("accounts", &self.accounts)
             .field("smtp", &self.smtp)
+            .field("mail_templates", &self.mail_templates)
+            .field("media", &self.media)
             .finish_non_exhaustive()
     }
-}
-
-/// How to reach the mail server.
-#[derive(Debug, Clone)]
-pub struct Smtp {
-    pub server: String,
-    pub port: u16,
-    pub credentials: Option<(String, Secret)>,
 }
 
 /// A setting that cannot be used. Printed as one line that names the variable.
@@ -152,7 +152,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-fn wrong(variable: &'static str, detail: impl Into<String>) -> ConfigError {
+pub(crate) fn wrong(variable: &'static str, detail: impl Into<String>) -> ConfigError {
     ConfigError {
         variable,
         detail: detail.into(),
@@ -214,13 +214,15 @@ impl Config {
             plugin_dir: plugin_dir(given(&options.plugin_dir), &data_dir),
             accounts,
             secret_key,
-            smtp: smtp(&lookup)?,
+            smtp: Smtp::read(&lookup)?,
             mail_from: parse_or(
                 lookup("MAIL_FROM").as_deref(),
                 "MAIL_FROM",
                 "OMS <no-reply@localhost>",
                 "a sender, such as Shop <shop@example.com>",
             )?,
+            mail_templates: lookup("OMS_MAIL_TEMPLATES").map(PathBuf::from),
+            media: MediaPlace::read(&lookup, &data_dir)?,
             data_dir,
         })
     }
@@ -264,7 +266,7 @@ pub fn resolve_secret(source: &str) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn parse_or<T: FromStr>(
+pub(crate) fn parse_or<T: FromStr>(
     given: Option<&str>,
     variable: &'static str,
     default: &str,
@@ -348,29 +350,6 @@ fn secret_key(given: Option<String>, production: bool) -> Result<Option<Secret>,
         )),
         key => Ok(key.map(Secret::new)),
     }
-}
-
-fn smtp(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Option<Smtp>, ConfigError> {
-    let port = parse_or(
-        lookup("MAIL_PORT").as_deref(),
-        "MAIL_PORT",
-        "587",
-        "a port between 1 and 65535",
-    )?;
-    if port == 0 {
-        return Err(wrong("MAIL_PORT", "0 is not a port between 1 and 65535"));
-    }
-    let credentials = match (lookup("MAIL_USERNAME"), lookup("MAIL_PASSWORD")) {
-        (Some(user), Some(password)) => Some((user, Secret::new(password))),
-        (None, None) => None,
-        (Some(_), None) => return Err(wrong("MAIL_PASSWORD", "is not set, but MAIL_USERNAME is")),
-        (None, Some(_)) => return Err(wrong("MAIL_USERNAME", "is not set, but MAIL_PASSWORD is")),
-    };
-    Ok(lookup("MAIL_SERVER").map(|server| Smtp {
-        server,
-        port,
-        credentials,
-    }))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub fn builder(config: &Config, public_url: &str) -> Result<OmsBuilder> {
     let mailer = MailSender::new(
         config.smtp.as_ref(),
         &config.data_dir.join("mail"),
+        config.mail_templates.as_deref(),
         config.mail_from.clone(),
         public_url,
     )?;
@@ -78,7 +79,7 @@ pub fn state(config: &Config, oms: Oms) -> Result<State> {
     Ok(State {
         oms,
         tokens: Tokens::new(&secret),
-        media: MediaStore::open(&config.data_dir.join("media"))?,
+        media: MediaStore::open(&config.media)?,
     })
 }
 

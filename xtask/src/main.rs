@@ -12,6 +12,7 @@ mod compose;
 mod mailbox;
 mod plugins;
 mod postgres;
+mod python;
 mod run;
 mod server;
 mod test;

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::plugins::{self, WASM_TARGET};
 use crate::postgres::{self, Durability, Server};
+use crate::python;
 use crate::workspace::{Workspace, output, run as run_command};
 
 #[derive(Args)]
@@ -45,6 +46,9 @@ const STEPS: &[Step] = &[
     // First, because a missing PostgreSQL should show before minutes of compiling.
     Step::new("PostgreSQL is installed", Part::Test, |_, _| {
         postgres::ensure().map(|_| ())
+    }),
+    Step::new("Python programs for tests", Part::Test, |workspace, _| {
+        python::ensure(workspace).map(|_| ())
     }),
     Step::new("format", Part::Fmt, |workspace, _| format(workspace)),
     Step::new("plugins", Part::Test, |workspace, _| {
@@ -125,6 +129,7 @@ fn tests(workspace: &Workspace, options: &Options) -> Result<()> {
     command.args(args);
     command.env("OMS_TEST_POSTGRES_URL", server.url());
     command.env("OMS_TEST_PLUGIN_DIR", workspace.plugin_dir());
+    command.env("OMS_TEST_PYTHON", python::ensure(workspace)?);
     run_command(&mut command)
 }
 

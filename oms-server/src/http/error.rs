@@ -83,7 +83,12 @@ impl ApiError {
 
     /// 503: come back later.
     pub(super) fn overloaded(detail: &str, retry_after: u64) -> Self {
-        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail);
+        Self::unavailable("overloaded", detail, retry_after)
+    }
+
+    /// 503 with a reason of its own.
+    pub(super) fn unavailable(code: &'static str, detail: &str, retry_after: u64) -> Self {
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
         error.retry_after = Some(retry_after);
         error
     }
