@@ -136,7 +136,7 @@ mod tests {
         let link = format!("http://shop.test/verify?token={}", "Ab-_9".repeat(20));
         assert!(text.lines().any(|line| line.trim_end() == link), "{text}");
         assert!(
-            text.contains("Message-ID: <job_01h455vb4pex5vsknk084sn02q@oms>"),
+            text.contains("Message-ID: <job_01h455vb4pex5vsknk084sn02q@example.com>"),
             "{text}"
         );
         assert!(

@@ -39,8 +39,8 @@ impl Smtp {
         lookup: &impl Fn(&'static str) -> Option<String>,
     ) -> Result<Option<Self>, ConfigError> {
         let port = port(lookup("MAIL_PORT"))?;
-        let timeout = timeout(lookup("MAIL_TIMEOUT"))?;
-        let tls = tls(lookup("MAIL_TLS"))?;
+        let timeout = timeout(lookup("MAIL_TIMEOUT").as_deref())?;
+        let tls = tls(lookup("MAIL_TLS").as_deref())?;
         let credentials = credentials(lookup("MAIL_USERNAME"), lookup("MAIL_PASSWORD"))?;
         let ca_file = lookup("MAIL_CA_FILE").map(PathBuf::from);
         let Some(server) = lookup("MAIL_SERVER") else {
@@ -103,17 +103,17 @@ fn port(given: Option<String>) -> Result<Option<u16>, ConfigError> {
     }
 }
 
-fn timeout(given: Option<String>) -> Result<Duration, ConfigError> {
+fn timeout(given: Option<&str>) -> Result<Duration, ConfigError> {
     let expected = "a number of seconds between 1 and 240";
-    match parse_or(given.as_deref(), "MAIL_TIMEOUT", "30", expected)? {
+    match parse_or(given, "MAIL_TIMEOUT", "30", expected)? {
         // Less than the five minutes after which the worker gives a job up.
         seconds @ 1..=240_u64 => Ok(Duration::from_secs(seconds)),
         other => Err(wrong("MAIL_TIMEOUT", format!("{other} is not {expected}"))),
     }
 }
 
-fn tls(given: Option<String>) -> Result<Option<MailTls>, ConfigError> {
-    match given.as_deref() {
+fn tls(given: Option<&str>) -> Result<Option<MailTls>, ConfigError> {
+    match given {
         None => Ok(None),
         Some("starttls") => Ok(Some(MailTls::StartTls)),
         Some("tls") => Ok(Some(MailTls::Implicit)),

@@ -337,10 +337,10 @@ fn one_line(text: &str) -> String {
     words.join(" ").chars().take(LONGEST_SUBJECT).collect()
 }
 
-fn wrong(detail: String) -> ConfigError {
+fn wrong(detail: impl AsRef<str>) -> ConfigError {
     ConfigError {
         variable: VARIABLE,
-        detail: detail.replace('\n', " "),
+        detail: detail.as_ref().replace('\n', " "),
     }
 }
 

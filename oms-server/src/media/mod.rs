@@ -97,7 +97,7 @@ impl MediaStore {
             let bytes = found.meta.size;
             let mut rest = found.into_stream();
             let first = rest.try_next().await?;
-            let parts = stream::iter(first.map(Ok)).chain(patient(rest));
+            let parts = stream::iter(first.map(Ok)).chain(patient(rest, NEXT_PART));
             Ok(Picture {
                 bytes,
                 body: Body::from_bytes_stream(parts),
@@ -131,12 +131,13 @@ async fn within<T>(
 /// Ends when storage is silent for too long. The time in which the client does not read does not count.
 fn patient<T>(
     parts: impl Stream<Item = object_store::Result<T>> + Unpin + Send + 'static,
+    limit: Duration,
 ) -> impl Stream<Item = io::Result<T>> + Send + 'static
 where
     T: Send + 'static,
 {
-    stream::try_unfold(parts, |mut parts| async {
-        match timeout(NEXT_PART, parts.try_next()).await {
+    stream::try_unfold(parts, move |mut parts| async move {
+        match timeout(limit, parts.try_next()).await {
             Ok(Ok(part)) => Ok(part.map(|part| (part, parts))),
             Ok(Err(e)) => Err(broken(&e)),
             Err(e) => Err(broken(&e)),
@@ -148,4 +149,34 @@ where
 fn broken(error: &dyn fmt::Display) -> io::Error {
     tracing::warn!(%error, "the storage of pictures failed in the middle of a download");
     io::Error::other(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_download_that_stalls_ends_and_is_no_whole_one() {
+        let limit = Duration::from_millis(50);
+        let stalls = stream::iter([Ok("a"), Ok("b")]).chain(stream::pending());
+        let mut parts = Box::pin(patient(stalls, limit));
+        assert_eq!(parts.try_next().await.unwrap(), Some("a"));
+        // A slow reader is no slow storage.
+        tokio::time::sleep(3 * limit).await;
+        assert_eq!(parts.try_next().await.unwrap(), Some("b"));
+        assert!(parts.try_next().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn whoever_finds_no_place_does_not_wait() {
+        let places = Semaphore::new(1);
+        let long = Duration::from_secs(3600);
+        let taken = within(long, &places, async {
+            within(long, &places, async {}).await.unwrap_err().to_string()
+        });
+        assert!(taken.await.unwrap().contains("too many requests"));
+        within(long, &places, async {}).await.unwrap();
+        let slow = within(Duration::from_millis(10), &places, std::future::pending::<()>());
+        assert!(slow.await.unwrap_err().to_string().contains("no answer"));
+    }
 }

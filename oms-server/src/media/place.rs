@@ -136,7 +136,10 @@ fn settings(
     };
     for variable in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
         let Some(url) = lookup(variable) else { continue };
-        let url = url::Url::parse(&url).ok().filter(url::Url::has_host);
+        let url = url::Url::parse(&url)
+            .ok()
+            // It is written into the log; a password is not.
+            .filter(|url| url.has_host() && url.username().is_empty() && url.password().is_none());
         match url.as_ref().map(url::Url::scheme) {
             Some("https") => {}
             Some("http") if in_clear => {}
@@ -234,7 +237,9 @@ mod tests {
         let plain = ("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
         assert_eq!(wrong(&[plain]), plain.0);
         assert_eq!(wrong(&[plain, ("AWS_ALLOW_HTTP", "1")]), "AWS_ALLOW_HTTP");
-        assert_eq!(wrong(&[("AWS_ENDPOINT_URL_S3", "minio")]), "AWS_ENDPOINT_URL_S3");
+        for odd in ["minio", "https://u:geheim@minio"] {
+            assert_eq!(wrong(&[("AWS_ENDPOINT_URL_S3", odd)]), "AWS_ENDPOINT_URL_S3");
+        }
         let place = read(&[s3, id, key, plain, ("AWS_ALLOW_HTTP", "true")]).unwrap();
         let MediaPlace::S3 { settings, .. } = &place else {
             panic!("{place:?}")

@@ -35,7 +35,7 @@ fn fixture(file: &str) -> PathBuf {
 }
 
 /// An SMTP server with these settings; see `server.py`.
-fn smtp_server(tls: &str, more: Value) -> Script {
+fn smtp_server(tls: &str, more: &Value) -> Script {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (cert, key) = (fixture("localhost.pem"), fixture("localhost.key"));
     let mut settings = json!({"tls": tls, "cert": cert, "key": key});

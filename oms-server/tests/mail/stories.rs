@@ -47,7 +47,7 @@ async fn dead(server: &Server, count: usize) -> Vec<Value> {
             .send()
             .await;
         let jobs = expect(jobs.unwrap(), 200).await;
-        let items = jobs["items"].as_array().unwrap();
+        let items = jobs["data"].as_array().unwrap();
         if items.len() >= count {
             return items.clone();
         }
@@ -69,7 +69,7 @@ async fn moods_of_a_mail_server() {
             "take",
             "rcpt 550",
         ];
-        let smtp = smtp_server("starttls", json!({"login": login, "plan": plan}));
+        let smtp = smtp_server("starttls", &json!({"login": login, "plan": plan}));
         let server = shop(folder, database_url, &smtp).await;
 
         // Greylisted, then taken.
@@ -133,7 +133,7 @@ async fn moods_of_a_mail_server() {
 async fn a_mail_server_that_is_away_loses_nothing() {
     each_db(async |folder, database_url| {
         let settings = json!({"login": ["me", "s3cret-of-the-shop"]});
-        let smtp = smtp_server("starttls", settings.clone());
+        let smtp = smtp_server("starttls", &settings);
         let server = shop(folder, database_url, &smtp).await;
         let port = smtp.port;
         drop(smtp);
@@ -142,7 +142,7 @@ async fn a_mail_server_that_is_away_loses_nothing() {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         let settings = json!({"login": settings["login"], "port": port});
-        let smtp = smtp_server("starttls", settings);
+        let smtp = smtp_server("starttls", &settings);
         let mails = smtp.wait_for("mail", 3).await;
         for name in ["ann", "bob", "cem"] {
             assert_eq!(of(&mails, name).len(), 1, "{name}");

@@ -149,7 +149,7 @@ async fn a_bucket_that_lives_freezes_and_dies() {
         );
         unavailable(up, since).await;
         unavailable(down, since).await;
-        assert_eq!(ordered["state"], "awaiting_payment", "{ordered}");
+        assert_eq!(ordered["status"], "awaiting_payment", "{ordered}");
         // What the client has already needs no storage.
         let known = server.request(Method::GET, &format!("/v1/media/{name}"));
         let known = known.header("if-none-match", format!("\"{name}\"")).send().await.unwrap();

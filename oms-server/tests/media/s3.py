@@ -4,12 +4,14 @@ Its arguments are the name of the bucket and the port (0 for a free one).
 """
 
 import json
+import logging
 import sys
 import threading
 
 import boto3
 from moto.server import ThreadedMotoServer
 
+logging.disable(logging.ERROR)
 bucket, port = sys.argv[1], int(sys.argv[2])
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
 server.start()
