@@ -105,7 +105,7 @@ async fn silence_ends_in_time_and_spoils_no_later_mail() {
     let plan = ["mute in data", "cut in data", "take", "mute after data"];
     let server = smtp_server("none", &json!({"mute": 1, "plan": plan}));
     let mut smtp = way(&server, MailTls::None);
-    smtp.timeout = Duration::from_secs(2);
+    smtp.timeout = Duration::from_secs(4);
     let sender = sender(&smtp);
     for (number, stalls) in [(1, true), (2, true), (3, false)] {
         let since = Instant::now();

@@ -25,7 +25,7 @@ async fn shop(folder: &Path, database_url: &str, smtp: &Script) -> Server {
         ("MAIL_USERNAME", "me"),
         ("MAIL_PASSWORD", "s3cret-of-the-shop"),
         ("MAIL_FROM", "Ännchens Lädchen <shop@example.com>"),
-        ("MAIL_TIMEOUT", "2"),
+        ("MAIL_TIMEOUT", "5"),
         ("OMS_MAIL_TEMPLATES", words.to_str().unwrap()),
     ];
     Server::start(folder, database_url, &variables).await

@@ -84,10 +84,10 @@ impl Script {
 
     /// SIGSTOP and SIGCONT: a server that is there and says nothing.
     pub fn freeze(&self, frozen: bool) {
-        let signal = if frozen { "-STOP" } else { "-CONT" };
-        let done = Command::new("kill")
-            .args([signal, &self.child.id().to_string()])
-            .status();
+        let signal = if frozen { "STOP" } else { "CONT" };
+        // The shell's own: not every system has the program.
+        let order = format!("kill -{signal} {}", self.child.id());
+        let done = Command::new("sh").args(["-c", &order]).status();
         assert!(done.unwrap().success());
     }
 }
