@@ -3,6 +3,7 @@
 mod folder;
 mod settings;
 mod smtp;
+mod sources;
 mod templates;
 
 use std::path::Path;
