@@ -11,9 +11,9 @@ use lettre::message::Mailbox;
 use oms_core::payments::Secret;
 
 use crate::client::Proxies;
-use crate::production;
-use crate::sight;
-use crate::{limits, redis};
+use crate::mailer::Smtp;
+use crate::media::MediaPlace;
+use crate::{limits, production, redis, sight};
 
 /// What every command may be told, as it was written: [`Config`] is what it means.
 #[derive(Clone, Default, clap::Args)]
@@ -123,6 +123,9 @@ pub struct Config {
     pub sight: sight::Settings,
     /// What is let pass in production: names of [`production::OVERRIDES`].
     pub allowed: BTreeSet<String>,
+    /// Files here replace the words of mails.
+    pub mail_templates: Option<PathBuf>,
+    pub media: MediaPlace,
 }
 
 /// Without the database's address, which may hold a password.
@@ -155,16 +158,10 @@ impl fmt::Debug for Config {
             .field("limits", &self.limits)
             .field("trusted_proxies", &self.trusted_proxies)
             .field("sight", &self.sight)
+            .field("mail_templates", &self.mail_templates)
+            .field("media", &self.media)
             .finish_non_exhaustive()
     }
-}
-
-/// How to reach the mail server.
-#[derive(Debug, Clone)]
-pub struct Smtp {
-    pub server: String,
-    pub port: u16,
-    pub credentials: Option<(String, Secret)>,
 }
 
 /// A setting that cannot be used. Printed as one line that names the variable.
@@ -182,7 +179,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-fn wrong(variable: &'static str, detail: impl Into<String>) -> ConfigError {
+pub(crate) fn wrong(variable: &'static str, detail: impl Into<String>) -> ConfigError {
     ConfigError {
         variable,
         detail: detail.into(),
@@ -244,7 +241,7 @@ impl Config {
             plugin_dir: plugin_dir(given(&options.plugin_dir), &data_dir),
             accounts,
             secret_key: lookup("SECRET_KEY").map(Secret::new),
-            smtp: smtp(&lookup)?,
+            smtp: Smtp::read(&lookup)?,
             sight: sight::Settings::read(&lookup)?,
             mail_from: parse_or(
                 lookup("MAIL_FROM").as_deref(),
@@ -260,6 +257,8 @@ impl Config {
                 .parse()
                 .map_err(|detail: String| wrong("OMS_TRUSTED_PROXIES", detail))?,
             allowed: allowed(lookup("OMS_ALLOW"))?,
+            mail_templates: lookup("OMS_MAIL_TEMPLATES").map(PathBuf::from),
+            media: MediaPlace::read(&lookup, &data_dir)?,
             data_dir,
         })
     }
@@ -313,7 +312,7 @@ pub fn resolve_secret(source: &str) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn parse_or<T: FromStr>(
+pub(crate) fn parse_or<T: FromStr>(
     given: Option<&str>,
     variable: &'static str,
     default: &str,
@@ -402,29 +401,6 @@ fn drain(given: Option<&str>, production: bool) -> Result<Duration, ConfigError>
         return Err(wrong("OMS_DRAIN_SECONDS", format!("{seconds} is not {expected}")));
     }
     Ok(Duration::from_secs(seconds))
-}
-
-fn smtp(lookup: &impl Fn(&'static str) -> Option<String>) -> Result<Option<Smtp>, ConfigError> {
-    let port = parse_or(
-        lookup("MAIL_PORT").as_deref(),
-        "MAIL_PORT",
-        "587",
-        "a port between 1 and 65535",
-    )?;
-    if port == 0 {
-        return Err(wrong("MAIL_PORT", "0 is not a port between 1 and 65535"));
-    }
-    let credentials = match (lookup("MAIL_USERNAME"), lookup("MAIL_PASSWORD")) {
-        (Some(user), Some(password)) => Some((user, Secret::new(password))),
-        (None, None) => None,
-        (Some(_), None) => return Err(wrong("MAIL_PASSWORD", "is not set, but MAIL_USERNAME is")),
-        (None, Some(_)) => return Err(wrong("MAIL_USERNAME", "is not set, but MAIL_PASSWORD is")),
-    };
-    Ok(lookup("MAIL_SERVER").map(|server| Smtp {
-        server,
-        port,
-        credentials,
-    }))
 }
 
 #[cfg(test)]

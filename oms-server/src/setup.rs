@@ -49,6 +49,7 @@ pub fn builder(config: &Config, public_url: &str) -> Result<OmsBuilder> {
     let mailer = MailSender::new(
         config.smtp.as_ref(),
         &config.data_dir.join("mail"),
+        config.mail_templates.as_deref(),
         config.mail_from.clone(),
         public_url,
     )?;
@@ -125,7 +126,7 @@ pub fn state(config: &Config, oms: Oms, redis: Option<Redis>) -> Result<State> {
 
 /// Where pictures are kept.
 pub fn media(config: &Config) -> Result<MediaStore> {
-    MediaStore::open(&config.data_dir.join("media"))
+    MediaStore::open(&config.media)
 }
 
 /// The fake bank, which keeps its books in the data folder. There is none in production.

@@ -13,6 +13,7 @@ mod mailbox;
 mod packages;
 mod plugins;
 mod postgres;
+mod python;
 mod run;
 mod server;
 mod test;

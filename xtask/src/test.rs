@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::packages;
 use crate::plugins::{self, WASM_TARGET};
 use crate::postgres::{self, Durability, Server};
+use crate::python;
 use crate::workspace::{Workspace, output, run as run_command};
 
 #[derive(Args)]
@@ -48,6 +49,9 @@ const STEPS: &[Step] = &[
         postgres::ensure().map(|_| ())
     }),
     Step::new("Redis is installed", Part::Test, |_, _| packages::ensure_redis()),
+    Step::new("Python programs for tests", Part::Test, |workspace, _| {
+        python::ensure(workspace).map(|_| ())
+    }),
     Step::new("format", Part::Fmt, |workspace, _| format(workspace)),
     Step::new("plugins", Part::Test, |workspace, _| {
         plugins::build(workspace).map(|_| ())
@@ -127,6 +131,7 @@ fn tests(workspace: &Workspace, options: &Options) -> Result<()> {
     command.args(args);
     command.env("OMS_TEST_POSTGRES_URL", server.url());
     command.env("OMS_TEST_PLUGIN_DIR", workspace.plugin_dir());
+    command.env("OMS_TEST_PYTHON", python::ensure(workspace)?);
     run_command(&mut command)
 }
 

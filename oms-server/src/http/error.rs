@@ -86,7 +86,12 @@ impl ApiError {
 
     /// 503: come back later.
     pub(super) fn overloaded(detail: &str, retry_after: u64) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(retry_after)
+        Self::unavailable("overloaded", detail, retry_after)
+    }
+
+    /// 503 with a reason of its own.
+    pub(super) fn unavailable(code: &'static str, detail: &str, retry_after: u64) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(retry_after)
     }
 
     /// 500: says nothing but the request's id; `cause` goes to the log.

@@ -14,7 +14,7 @@ use super::auth::Auth;
 use super::error::{ApiError, Fault, Result};
 use super::reply::Created;
 use super::{State, Tag};
-use crate::media::inspect;
+use crate::media::{Unavailable, inspect};
 
 pub(super) struct MediaApi;
 
@@ -55,11 +55,7 @@ impl MediaApi {
         me.actor.require_verified()?;
         let bytes = form.file.into_vec().await.map_err(|e| ApiError::internal(&e))?;
         let media = inspect(&bytes).map_err(refused)?;
-        state
-            .media
-            .put(&media, bytes)
-            .await
-            .map_err(|e| ApiError::internal(&e))?;
+        state.media.put(&media, bytes).await?;
         let media = me.oms.catalog().register_media(&me.actor, media).await?;
         Ok(Created::new(StoredMedia {
             url: format!("/v1/media/{}", media.name),
@@ -88,12 +84,28 @@ impl MediaApi {
             .header(header::ETAG, format!("\"{}\"", media.name))
             .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
             .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox");
-        if known.0.is_some_and(|tag| tag.contains(&media.name)) {
+        if known
+            .0
+            .is_some_and(|tags| tags == "*" || tags.contains(&format!("\"{}\"", media.name)))
+        {
             return Ok(Picture(response.status(StatusCode::NOT_MODIFIED).finish()));
         }
-        let read = state.media.get(&media.name).await;
-        let bytes = read.map_err(|e| ApiError::internal(&e))?.ok_or_else(none)?;
-        Ok(Picture(response.content_type(&media.content_type).body(bytes)))
+        let found = state.media.get(&media.name).await?.ok_or_else(none)?;
+        let response = response
+            .content_type(&media.content_type)
+            .header(header::CONTENT_LENGTH, found.bytes);
+        Ok(Picture(response.body(found.body)))
+    }
+}
+
+impl From<Unavailable> for ApiError {
+    fn from(error: Unavailable) -> Self {
+        tracing::warn!(%error, "pictures cannot be kept or read");
+        Self::unavailable(
+            "storage_unavailable",
+            "pictures cannot be kept or read now: try again",
+            5,
+        )
     }
 }
 

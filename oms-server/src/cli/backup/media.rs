@@ -33,7 +33,9 @@ pub(super) async fn save(config: &Config, backup: &Path, folder: &Path) -> Resul
             .get(&name)
             .await
             .with_context(|| format!("cannot read the picture {name}"))?;
-        let bytes = picture.with_context(|| format!("the picture {name} is missing"))?;
+        let picture = picture.with_context(|| format!("the picture {name} is missing"))?;
+        let bytes = picture.body.into_vec().await?;
+        recognised(&name, &bytes)?;
         write(&path, &bytes)?;
         saved.copied += 1;
     }

@@ -1,12 +1,5 @@
-//! Pictures on the local disk, named by their content.
+//! What the bytes of an upload are.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use anyhow::{Context, Result};
-use object_store::local::LocalFileSystem;
-use object_store::path::Path as Key;
-use object_store::{ObjectStoreExt, PutPayload};
 use oms_core::catalog::Media;
 use sha2::{Digest, Sha256};
 
@@ -14,38 +7,6 @@ use sha2::{Digest, Sha256};
 pub const MAX_BYTES: usize = 5 << 20;
 /// The most pixels: a small file can claim a picture that fills a browser's memory.
 const MAX_PIXELS: usize = 40_000_000;
-
-/// Keeps files under `<data dir>/media`.
-#[derive(Clone)]
-pub struct MediaStore(Arc<LocalFileSystem>);
-
-impl MediaStore {
-    pub fn open(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let store = LocalFileSystem::new_with_prefix(folder)
-            .with_context(|| format!("cannot keep media in {}", folder.display()))?
-            .with_fsync(true);
-        Ok(Self(Arc::new(store)))
-    }
-
-    /// Keeps a picture that was inspected. The same picture again is the same file.
-    pub async fn put(&self, media: &Media, bytes: Vec<u8>) -> object_store::Result<()> {
-        let payload = PutPayload::from(bytes);
-        self.0
-            .put(&Key::from(media.name.as_str()), payload)
-            .await
-            .map(drop)
-    }
-
-    /// None when there is no such file.
-    pub async fn get(&self, name: &str) -> object_store::Result<Option<Vec<u8>>> {
-        match self.0.get(&Key::from(name)).await {
-            Ok(found) => Ok(Some(found.bytes().await?.to_vec())),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-}
 
 /// What the bytes are. Neither a file's name nor what the client says of it counts.
 pub fn inspect(bytes: &[u8]) -> Result<Media, String> {
