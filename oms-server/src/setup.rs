@@ -10,7 +10,7 @@ use oms_core::{Actor, Oms, OmsBuilder};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, resolve_secret};
-use crate::http::{State, Tokens};
+use crate::http::{Probe, State, Tokens};
 use crate::limits::Limits;
 use crate::mailer::MailSender;
 use crate::media::MediaStore;
@@ -121,6 +121,7 @@ pub fn state(config: &Config, oms: Oms, redis: Option<Redis>) -> Result<State> {
         leaving: CancellationToken::new(),
         limits: Arc::new(Limits::new(config.limits.clone(), redis)),
         proxies: config.trusted_proxies.clone(),
+        probe: Probe::default(),
     })
 }
 

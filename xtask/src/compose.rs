@@ -126,10 +126,12 @@ impl<'a> Stack<'a> {
         let mut command = Command::new(self.program[0]);
         command
             .args(&self.program[1..])
-            .args(["--project-name", "oms-smoke"])
+            // Neither the settings nor the image of whoever runs this.
+            .args(["--env-file", "/dev/null", "--project-name", "oms-smoke"])
             .args(args)
             .current_dir(&self.workspace.root)
             .env("OMS_PORT", format!("{FIRST_PORT}-{}", FIRST_PORT + REPLICAS - 1))
+            .env("OMS_IMAGE", "oms-smoke")
             .env("OMS_PUBLIC_URL", format!("http://127.0.0.1:{FIRST_PORT}"));
         command
     }

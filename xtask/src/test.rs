@@ -67,6 +67,9 @@ const STEPS: &[Step] = &[
     Step::new("oms-core with postgres alone", Part::Features, |workspace, _| {
         check_core(workspace, "postgres")
     }),
+    Step::new("oms-server as it ships", Part::Features, |workspace, _| {
+        run_command(&mut workspace.cargo(["clippy", "-p", "oms-server", "--", "-D", "warnings"]))
+    }),
     Step::new("oms-core without plugins", Part::Features, |workspace, _| {
         check_core(workspace, "sqlite,postgres")
     }),

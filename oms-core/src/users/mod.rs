@@ -13,7 +13,7 @@ mod token;
 use std::time::Duration;
 
 pub(crate) use gate::Gate;
-pub use model::{LoggedIn, Register, UpdateMe, User};
+pub use model::{LoggedIn, Register, UpdateMe, User, identifier_key};
 pub(crate) use password::Passwords;
 
 use model::{Registration, Username, typed_key};

@@ -193,6 +193,12 @@ impl FromStr for Email {
 
 /// The key of whatever somebody typed as a name or an address; none when no user can have it. PostgreSQL refuses
 /// texts with a zero byte, even to look for them.
+/// The form in which user names and e-mail addresses are looked up: whoever counts attempts to log in must count all
+/// spellings of a name together. None for what no user can be called.
+pub fn identifier_key(text: &str) -> Option<String> {
+    typed_key(text)
+}
+
 pub(super) fn typed_key(text: &str) -> Option<String> {
     (text.len() <= 1_024 && !text.contains('\0')).then(|| text::fold(text))
 }

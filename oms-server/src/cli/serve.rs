@@ -20,7 +20,8 @@ use crate::sight::Metrics;
 use crate::{http, setup};
 
 /// How long requests may go on after the server was asked to stop.
-const GRACE: Duration = Duration::from_secs(8);
+/// Longer than any of them may take.
+const GRACE: Duration = Duration::from_secs(31);
 /// How long a connection may lie idle. It bounds the wait for the head of a request too, but not one that is sent byte by
 /// byte: that is for the reverse proxy in front, as the framework has no limit for heads.
 const IDLE: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use oms_core::users::identifier_key;
 use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
 use poem::{Endpoint, IntoResponse, Request, Response};
 use sha2::{Digest, Sha256};
@@ -74,10 +75,14 @@ pub(super) async fn apply<E: Endpoint>(next: Arc<E>, mut request: Request) -> po
 pub(super) async fn sign_in(state: &State, client: Client, name: &str) -> Result<()> {
     take(&state.limits, Class::SignIn, &client.key()).await?;
     // What lies in Redis should tell nobody who has an account here.
-    let digest = Sha256::digest(name.trim().to_lowercase());
-    let who: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    take(&state.limits, Class::SignInName, &who).await?;
+    take(&state.limits, Class::SignInName, &digest_of(name)).await?;
     Ok(())
+}
+
+/// The same for every spelling under which the user is found.
+fn digest_of(name: &str) -> String {
+    let digest = Sha256::digest(identifier_key(name).unwrap_or_default());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Which class a request is in, and for whom it counts. Probes and scrapers are never refused: somebody acts on it.
@@ -173,6 +178,21 @@ mod tests {
         tell(&mut headers, Class::Client, limit, verdict);
         assert_eq!(headers["ratelimit-policy"], "\"client\";q=600;w=60");
         assert_eq!(headers["ratelimit"], "\"client\";r=599;t=1");
+    }
+
+    #[test]
+    fn every_spelling_of_a_name_counts_for_it() {
+        let names = [
+            "admin",
+            " ADMIN ",
+            "\u{ff41}dmin",
+            "\u{24d0}dmin",
+            "\u{1d41a}dmin",
+        ];
+        for name in names {
+            assert_eq!(digest_of(name), digest_of("admin"), "{name}");
+        }
+        assert_ne!(digest_of("admin"), digest_of("admin2"));
     }
 
     #[test]

@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use admin::{JobBody, WebhookEvent};
 pub use auth::Tokens;
+pub use health::Probe;
 pub use metrics::metrics_app;
 pub(crate) use payments::PaymentBody;
 pub(crate) use reply::List;
@@ -55,6 +56,7 @@ pub struct State {
     pub limits: Arc<Limits>,
     pub proxies: Proxies,
     pub metrics: Metrics,
+    pub probe: Probe,
 }
 
 #[derive(Tags)]

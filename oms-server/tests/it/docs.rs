@@ -64,3 +64,28 @@ fn every_operation_is_described() {
         }
     }
 }
+
+/// Whoever writes a setting into `.env` expects the containers to know it.
+#[test]
+fn compose_passes_every_setting_of_the_example() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let read = |name| std::fs::read_to_string(root.join(name)).unwrap();
+    let (example, compose) = (read(".env.example"), read("docker-compose.yml"));
+    // Where things lie inside of the image is the image's affair.
+    let fixed = ["OMS_LISTEN", "OMS_DATA_DIR", "OMS_PLUGIN_DIR"];
+    let is_name = |name: &&str| {
+        name.chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+    };
+    let names: Vec<&str> = example
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix('#')?.split_once('=')?.0))
+        .filter(is_name)
+        .filter(|name| !fixed.contains(name))
+        .collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        let passed = compose.contains(&format!("${{{name}:-")) || compose.contains(&format!("    {name}: "));
+        assert!(passed, "docker-compose.yml does not pass {name}");
+    }
+}

@@ -1,5 +1,7 @@
 //! `/metrics` of the real program after a purchase.
 
+use std::os::unix::fs::PermissionsExt;
+
 use std::collections::BTreeSet;
 
 use crate::files;
@@ -174,6 +176,8 @@ async fn production_shows_them_to_those_with_the_token() {
     ];
     let started = |more: &[(&'static str, &'static str)]| {
         let folder = tempfile::tempdir().unwrap();
+        // Production wants it so.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         let database_url = format!("sqlite://{}", folder.path().join("oms.db").display());
         let program = Program::start(folder.path(), &database_url, &[&production, more].concat());
         (program, folder)
