@@ -70,7 +70,8 @@ impl Oms {
         let plan = Plan::of(&mut from, &mut to).await?;
         let copied = copy(&mut from, &mut to, &plan, &mut progress).await?;
         to.commit().await?;
-        from.rollback().await?;
+        // Nothing was written there.
+        drop(from.rollback().await);
         Ok(copied)
     }
 }

@@ -45,6 +45,7 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
         .pragma("temp_store", "memory")
         .statement_cache_capacity(256);
     let writer = SqlitePoolOptions::new()
+        .after_release(|connection, _| Box::pin(has_ended(connection)))
         .max_connections(1)
         .acquire_timeout(ACQUIRE)
         .idle_timeout(None)
@@ -54,11 +55,23 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
     let first = &writer;
     super::patiently(ACQUIRE, || async move { Ok(first.acquire().await.map(drop)?) }).await?;
     let reader = SqlitePoolOptions::new()
+        .after_release(|connection, _| Box::pin(has_ended(connection)))
         .max_connections(readers.max(1))
         .acquire_timeout(ACQUIRE)
         .max_lifetime(None)
         .connect_lazy_with(options.pragma("query_only", "on"));
     Ok(Db::Sqlite { writer, reader })
+}
+
+/// Whether a connection may be used again. A full disk makes SQLite end the transaction by itself, of which the driver
+/// learns nothing: from then on it would begin save points of a transaction that is none.
+#[cfg(feature = "sqlite")]
+async fn has_ended(connection: &mut sqlx::SqliteConnection) -> sqlx::Result<bool> {
+    use sqlx::Connection;
+
+    // A rollback that was left to the background runs first.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 #[cfg(feature = "postgres")]

@@ -14,6 +14,15 @@ const TABLE: &str = "_oms_migrations";
 #[cfg(feature = "sqlite")]
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a migration waits for a lock at a time, and the shop with it.
+#[cfg(feature = "postgres")]
+const LOCK: &str = "2s";
+#[cfg(feature = "postgres")]
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a migration tries in all.
+#[cfg(feature = "postgres")]
+const LOCKED: Duration = Duration::from_secs(3600);
+
 /// How long the server may take to answer a new connection.
 #[cfg(feature = "postgres")]
 const CONNECT: Duration = Duration::from_secs(10);
@@ -56,25 +65,33 @@ async fn on_sqlite(writer: &sqlx::SqlitePool) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// On a connection of its own, which holds an advisory lock until it is closed, whatever happens, and has no limits:
-/// a migration of a large table takes its time.
+/// On a connection of its own, which holds an advisory lock until it is closed, whatever happens. A migration of a large
+/// table takes its time, but it waits for its lock in small parts: everybody who comes after it would wait with it, as
+/// long as somebody's backup reads the table.
 #[cfg(feature = "postgres")]
 async fn on_postgres(pool: &super::pool::Pool) -> Result<()> {
     use sqlx::{ConnectOptions, Connection};
 
     let options = pool.options().clone().options([
         ("statement_timeout", "0"),
-        ("lock_timeout", "0"),
+        ("lock_timeout", LOCK),
         ("idle_in_transaction_session_timeout", "0"),
     ]);
     let connecting = tokio::time::timeout(CONNECT, options.connect()).await;
     let mut connection = connecting.map_err(|_| sqlx::Error::PoolTimedOut)??;
     let migrator = own(sqlx::migrate!("migrations/postgres"));
-    migrator
-        .run_direct(None, &mut connection, false)
-        .await
-        .map_err(|e| failed(&e))?;
-    Ok(connection.close().await?)
+    let since = tokio::time::Instant::now();
+    loop {
+        match migrator.run_direct(None, &mut connection, false).await {
+            Ok(()) => return Ok(connection.close().await?),
+            Err(e) if waited_in_vain(&e) && since.elapsed() < LOCKED => {
+                tracing::info!("others use what the migration changes, or migrate: trying again");
+                // Whoever waits behind a migration that waits gets its turn now.
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(e) => return Err(failed(&e)),
+        }
+    }
 }
 
 /// An error unless every migration that this program knows was applied. A newer schema is none: while programs are
@@ -103,6 +120,17 @@ pub(crate) async fn check_schema(tx: &mut Tx) -> Result<()> {
 fn own(mut migrator: Migrator) -> Migrator {
     migrator.dangerous_set_table_name(TABLE);
     migrator
+}
+
+#[cfg(feature = "postgres")]
+fn waited_in_vain(error: &sqlx::migrate::MigrateError) -> bool {
+    use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+
+    let (Execute(e) | ExecuteMigration(e, _)) = error else {
+        return false;
+    };
+    let code = e.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.as_deref() == Some("55P03")
 }
 
 fn failed(error: &sqlx::migrate::MigrateError) -> Error {

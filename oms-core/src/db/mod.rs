@@ -43,7 +43,7 @@ pub(crate) enum Db {
 
 /// An open transaction. Every store function takes one; only services begin and commit.
 ///
-/// Dropping it rolls back, but later, when the connection is next used: call [`Tx::rollback`] where order matters.
+/// Dropping it rolls back, but later: call [`Tx::rollback`] where order matters.
 #[derive(Debug)]
 pub(crate) enum Tx {
     #[cfg(feature = "sqlite")]

@@ -134,8 +134,8 @@ impl Pool {
         while let Some(mut idle) = self.0.take_idle() {
             match timeout(SIGN_OF_LIFE, idle.connection.execute(statement)).await {
                 Ok(Ok(_)) => return Ok(self.begun(idle.connection, idle.born, slot)),
-                Ok(Err(error)) if !connection_lost(&error) => return Err(error),
-                // What ended this one has probably ended the others. Nothing is lost with them.
+                // What ended this one has probably ended the others. Nothing is lost with them. An error of another
+                // kind is that of a session in a state which a new one does not share.
                 Ok(Err(_)) | Err(_) => self.0.forget_idle(),
             }
         }
@@ -226,7 +226,7 @@ impl Held {
     /// The transaction has ended: the next caller may use its connection.
     fn give_back(self) {
         let now = Instant::now();
-        if now - self.born > LONGEST_LIFE {
+        if now - self.born > LONGEST_LIFE || self.pool.0.closed.load(Ordering::Acquire) {
             return;
         }
         let mut idle = self.pool.0.idle();
@@ -288,7 +288,11 @@ impl PgTx {
         if !self.busy
             && let Some(held) = self.held.take()
         {
-            held.give_back();
+            match &committed {
+                Ok(()) => held.give_back(),
+                // A commit that was canceled in time leaves the session in a transaction that has failed.
+                Err(_) => held.roll_back().await,
+            }
         }
         committed
     }

@@ -84,6 +84,9 @@ async fn answer_all(
 ) {
     let mut batch = Vec::new();
     loop {
+        if stop.is_cancelled() {
+            waiting.close();
+        }
         tokio::select! {
             biased;
             _ = waiting.recv_many(&mut batch, MAX_BATCH) => {}

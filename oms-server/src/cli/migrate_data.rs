@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use oms_core::{Actor, Copied, CopyStep, Oms};
+use oms_core::{Actor, Copied, CopyStep, ErrorKind, Oms};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
@@ -112,7 +112,15 @@ async fn copy(source: &Oms, target: &Oms) -> Result<Copied> {
     };
     let copied = source.copy_to(&Actor::System, target, progress).await;
     bar.finish_and_clear();
-    copied.context("nothing was copied")
+    copied.map_err(|e| {
+        let what = match e.kind() {
+            ErrorKind::Overloaded => {
+                "the connection broke: look into the target before you go on with either database"
+            }
+            _ => "nothing was copied",
+        };
+        anyhow::Error::new(e).context(what)
+    })
 }
 
 fn report(copied: &Copied, json: bool) -> Result<ExitCode> {

@@ -152,6 +152,10 @@ impl Combiner {
             };
             waiting
         };
+        if stop.is_cancelled() {
+            // Those who come again and again would be served for ever.
+            waiting.close();
+        }
         if batch.is_empty() {
             let first = tokio::select! {
                 biased;
