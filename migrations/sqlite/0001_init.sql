@@ -350,7 +350,8 @@ CREATE TABLE oms_job (
     last_error TEXT,
     created_at INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX oms_job_ready ON oms_job (run_at, id) WHERE leased_until IS NULL;
+-- By kind first: a claim looks at the oldest jobs of each kind that it has a slot for, and never at the others.
+CREATE INDEX oms_job_ready ON oms_job (kind, run_at, id) WHERE leased_until IS NULL;
 CREATE INDEX oms_job_leased ON oms_job (leased_until) WHERE leased_until IS NOT NULL;
 CREATE UNIQUE INDEX oms_job_unique ON oms_job (kind, unique_key) WHERE unique_key IS NOT NULL;
 

@@ -62,8 +62,9 @@ async fn claim(tx: &mut Tx, worker: &str, mut free: Slots, now: Timestamp) -> Re
         });
     }
     let due = store::due(tx, now, &kinds, i64::try_from(wanted).unwrap_or(i64::MAX)).await?;
+    // With less, each kind has either given all it had or filled its lane.
     let more = due.len() == wanted;
-    // What does not fit its lane stays for the next claim, which leaves full lanes out.
+    // Kinds that share a lane may have more together than fits: it stays for the next claim.
     let ids: Vec<JobId> = due
         .into_iter()
         .filter(|(_, kind)| free.take(kind))

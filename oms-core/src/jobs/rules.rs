@@ -87,13 +87,13 @@ impl Slots {
         self.total.min(self.lanes.iter().sum())
     }
 
-    /// The kinds that could be taken.
-    pub(super) fn kinds(&self) -> Vec<&'static str> {
-        let open = |lane: Lane| self.total > 0 && self.lanes[lane as usize] > 0;
+    /// The kinds that could be taken, each with how many of it at most.
+    pub(super) fn kinds(&self) -> Vec<(&'static str, i64)> {
+        let free = |lane: Lane| self.total.min(self.lanes[lane as usize]);
         KINDS
             .iter()
-            .filter(|(_, lane)| open(*lane))
-            .map(|(kind, _)| *kind)
+            .map(|(kind, lane)| (*kind, i64::try_from(free(*lane)).unwrap_or(i64::MAX)))
+            .filter(|(_, most)| *most > 0)
             .collect()
     }
 }
@@ -188,7 +188,9 @@ mod tests {
         let before = slots;
         let taken = (0..100).filter(|_| slots.take("cancel_payment")).count();
         assert_eq!(taken, 7);
-        assert!(!slots.kinds().contains(&"run_refund"));
+        let open = slots.kinds();
+        assert!(open.contains(&("send_email", 7)) && open.contains(&("purge", 2)));
+        assert!(open.iter().all(|(kind, _)| lane(kind) != Some(Lane::Gateway)));
         assert!(slots.take("send_email") && slots.take("purge"));
         assert!(!slots.take("of_the_future"));
         (0..7).for_each(|_| slots.free("cancel_payment"));

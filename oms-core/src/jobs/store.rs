@@ -142,35 +142,42 @@ pub(super) async fn trust_indexes(tx: &mut Tx) -> Result<()> {
     Ok(())
 }
 
-/// The jobs of these kinds that are due, the oldest first, locked until the transaction ends. Those that another
-/// worker is claiming now are skipped.
+/// The jobs that are due, the oldest first, of each of these kinds no more than stands beside it (there is at least
+/// one kind). They are locked until the transaction ends; those that another worker is claiming now are skipped.
 pub(super) async fn due(
     tx: &mut Tx,
     now: Timestamp,
-    kinds: &[&'static str],
+    kinds: &[(&'static str, i64)],
     limit: i64,
 ) -> Result<Vec<(JobId, String)>> {
     let sql = due_sql(tx, kinds.len());
-    let rows = run!(tx, |conn| {
+    let rows: Vec<(JobId, String, Timestamp)> = run!(tx, |conn| {
         let mut query = sqlx::query_as(AssertSqlSafe(sql)).bind(now).bind(limit);
-        for kind in kinds {
-            query = query.bind(*kind);
+        for (kind, most) in kinds {
+            query = query.bind(*kind).bind(*most);
         }
         query.fetch_all(conn).await
     })?;
-    Ok(rows)
+    Ok(rows.into_iter().map(|(id, kind, _)| (id, kind)).collect())
 }
 
-/// Walks the index `oms_job_ready` from its oldest entry.
+/// Walks the index `oms_job_ready` from the oldest entry of each kind: however many jobs of a kind are due, no more are
+/// read than may be taken. One walk for all kinds would read every job of a kind that has no slot free.
 pub(super) fn due_sql(tx: &Tx, kinds: usize) -> String {
     // SQLite has one writer, so nobody else can have the rows locked.
     let lock = tx.pick("", "FOR UPDATE SKIP LOCKED");
-    format!(
-        "SELECT id, kind FROM oms_job
-         WHERE leased_until IS NULL AND run_at <= $1 AND kind IN {}
-         ORDER BY run_at, id LIMIT $2 {lock}",
-        tuples(3, kinds, 1)
-    )
+    let of_each: Vec<String> = (0..kinds)
+        .map(|n| {
+            let (kind, most) = (3 + 2 * n, 4 + 2 * n);
+            // PostgreSQL locks rows below a UNION in a subquery only.
+            format!(
+                "SELECT * FROM (SELECT id, kind, run_at FROM oms_job
+                                WHERE leased_until IS NULL AND kind = ${kind} AND run_at <= $1
+                                ORDER BY run_at, id LIMIT ${most} {lock}) AS of_kind_{n}"
+            )
+        })
+        .collect();
+    format!("{} ORDER BY run_at, id LIMIT $2", of_each.join(" UNION ALL "))
 }
 
 /// Leases jobs that [`due`] has locked.

@@ -110,7 +110,7 @@ async fn jobs_wait_for_their_time_and_come_in_its_order() {
         assert_eq!(t.claim().await.len(), 1);
         t.clock.advance(Duration::from_secs(10));
         let mut tx = t.oms.db().write().await.unwrap();
-        let due = store::due(&mut tx, t.oms.now(), &["reconcile_payment"], 9)
+        let due = store::due(&mut tx, t.oms.now(), &[("reconcile_payment", 9)], 9)
             .await
             .unwrap();
         tx.rollback().await.unwrap();
