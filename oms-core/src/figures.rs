@@ -16,7 +16,7 @@ const MOST: u32 = 100_000;
 /// The connections of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connections {
-    /// `postgres`, or `writer` and `reader` on SQLite.
+    /// `postgres` and `routine` (placing orders, claiming jobs), or `writer` and `reader` on SQLite.
     pub pool: &'static str,
     /// How many there are.
     pub open: usize,

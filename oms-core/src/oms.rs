@@ -237,7 +237,8 @@ impl OmsBuilder {
         self
     }
 
-    /// The most database connections (on SQLite: readers). 16 when not set.
+    /// The most database connections (on SQLite: readers). 16 when not set. On PostgreSQL four more are for placing orders
+    /// and claiming jobs alone.
     #[must_use]
     pub fn max_connections(mut self, n: u32) -> Self {
         self.settings.max_connections = n;

@@ -9,8 +9,27 @@ use crate::error::{Error, Result};
 #[cfg(feature = "sqlite")]
 const ACQUIRE: Duration = Duration::from_secs(5);
 
+/// Two for batches of orders and two for workers.
+#[cfg(feature = "postgres")]
+const ROUTINE_CONNECTIONS: u32 = 4;
+
+/// How statements that come again and again are planned. PostgreSQL would plan those with arrays anew each time, which
+/// takes as long as running them for one order. A plan that is kept must be one that stays good when the tables grow:
+/// a look into an index for each row, and never a walk over a table that was small, or was never analysed, at the time.
+#[cfg(feature = "postgres")]
+const ROUTINE: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    // What is switched off counts as very dear, and what is dear would be compiled.
+    ("jit", "off"),
+];
+
 impl Db {
-    /// Opens `sqlite://..` or `postgres://..`. `max_connections` bounds the PostgreSQL pool and the SQLite readers.
+    /// Opens `sqlite://..` or `postgres://..`. `max_connections` bounds the PostgreSQL pool, without the few connections
+    /// of [`Db::routine`], and the SQLite readers.
     pub(crate) async fn connect(url: &str, max_connections: u32) -> Result<Self> {
         match url.split(':').next() {
             #[cfg(feature = "sqlite")]
@@ -97,6 +116,9 @@ async fn postgres(url: &str, max_connections: u32) -> Result<Db> {
             ("tcp_keepalives_count", "3"),
         ]);
     // As the database says it: "overloaded" would tell little about a wrong address.
-    let pool = Pool::open(options, max_connections.max(4)).await;
-    Ok(Db::Postgres(pool.map_err(Error::Database)?))
+    let pool = Pool::open(options.clone(), max_connections.max(4)).await;
+    Ok(Db::Postgres {
+        pool: pool.map_err(Error::Database)?,
+        routine: Pool::new(options.options(ROUTINE), ROUTINE_CONNECTIONS),
+    })
 }

@@ -35,7 +35,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { writer, .. } => super::patiently(PATIENCE, || on_sqlite(writer)).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => on_postgres(pool).await,
+            Self::Postgres { pool, .. } => on_postgres(pool).await,
         }
     }
 
@@ -45,7 +45,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { .. } => own(sqlx::migrate!("migrations/sqlite")),
             #[cfg(feature = "postgres")]
-            Self::Postgres(_) => own(sqlx::migrate!("migrations/postgres")),
+            Self::Postgres { .. } => own(sqlx::migrate!("migrations/postgres")),
         }
     }
 }

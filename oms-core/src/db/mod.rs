@@ -38,7 +38,11 @@ pub(crate) enum Db {
         reader: SqlitePool,
     },
     #[cfg(feature = "postgres")]
-    Postgres(pool::Pool),
+    Postgres {
+        pool: pool::Pool,
+        /// See [`Db::routine`].
+        routine: pool::Pool,
+    },
 }
 
 /// An open transaction. Every store function takes one; only services begin and commit.
@@ -121,8 +125,24 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => Tx::Postgres(pool.begin("BEGIN").await?),
+            Self::Postgres { pool, .. } => Tx::Postgres(pool.begin("BEGIN").await?),
         })
+    }
+
+    /// A transaction that writes, for what comes again and again with the same few texts: placing orders and the queue
+    /// of jobs. On PostgreSQL it has connections of its own, which plan each text once and by indexes only, whatever
+    /// the tables looked like then, and which nobody who reads lists can use up.
+    pub(crate) async fn routine(&self) -> Result<Tx> {
+        telemetry::begun("routine", Box::pin(self.begin_routine())).await
+    }
+
+    async fn begin_routine(&self) -> Result<Tx> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { .. } => self.begin_write().await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres { routine, .. } => Ok(Tx::Postgres(routine.begin("BEGIN").await?)),
+        }
     }
 
     /// A transaction that only reads. On PostgreSQL each statement sees what was committed before it.
@@ -135,7 +155,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { reader, .. } => Tx::Sqlite(reader.begin().await?),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => Tx::Postgres(pool.begin("BEGIN").await?),
+            Self::Postgres { pool, .. } => Tx::Postgres(pool.begin("BEGIN").await?),
         })
     }
 
@@ -145,7 +165,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { reader, .. } => Tx::Sqlite(reader.begin().await?),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => {
+            Self::Postgres { pool, .. } => {
                 let mut tx = pool
                     .begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     .await?;
@@ -161,7 +181,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { .. } => 1,
             #[cfg(feature = "postgres")]
-            Self::Postgres(_) => 2,
+            Self::Postgres { .. } => 2,
         }
     }
 
@@ -182,7 +202,9 @@ impl Db {
                 })
                 .into(),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => vec![of("postgres", pool.size(), pool.num_idle(), pool.most())],
+            Self::Postgres { pool, routine } => [("postgres", pool), ("routine", routine)]
+                .map(|(name, pool)| of(name, pool.size(), pool.num_idle(), pool.most()))
+                .into(),
         }
     }
 
@@ -195,7 +217,9 @@ impl Db {
                 writer.close().await;
             }
             #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres { pool, routine } => {
+                tokio::join!(pool.close(), routine.close());
+            }
         }
     }
 }

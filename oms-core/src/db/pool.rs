@@ -86,17 +86,22 @@ struct Held {
 impl Pool {
     /// Opens the first connection at once, so that a wrong address or password shows.
     pub(crate) async fn open(options: PgConnectOptions, size: u32) -> sqlx::Result<Self> {
+        let pool = Self::new(options, size);
+        pool.begin("BEGIN").await?.rollback().await;
+        Ok(pool)
+    }
+
+    /// Opens connections when they are wanted.
+    pub(crate) fn new(options: PgConnectOptions, size: u32) -> Self {
         let slots = usize::try_from(size).unwrap_or(Semaphore::MAX_PERMITS);
-        let pool = Self(Arc::new(Inner {
+        Self(Arc::new(Inner {
             options,
             size,
             slots: Arc::new(Semaphore::new(slots)),
             places: Semaphore::new(slots.saturating_mul(WAITING).min(Semaphore::MAX_PERMITS)),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
-        }));
-        pool.begin("BEGIN").await?.rollback().await;
-        Ok(pool)
+        }))
     }
 
     /// How its connections are made.

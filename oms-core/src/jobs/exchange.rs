@@ -35,8 +35,7 @@ pub(super) async fn exchange(
     free: Option<Slots>,
 ) -> Result<Claim> {
     let now = oms.now();
-    let mut tx = oms.db().write().await?;
-    store::trust_indexes(&mut tx).await?;
+    let mut tx = oms.db().routine().await?;
     let ended: Vec<_> = ended
         .iter()
         .map(|(job, end)| ((job.id, job.lease), end))
@@ -85,8 +84,7 @@ async fn claim(tx: &mut Tx, worker: &str, mut free: Slots, now: Timestamp) -> Re
 /// Prolongs leases in one statement; which of them are still ours.
 pub(super) async fn beat(oms: &Oms, held: &[(JobId, i64)]) -> Result<Vec<JobId>> {
     let now = oms.now();
-    let mut tx = oms.db().write().await?;
-    store::trust_indexes(&mut tx).await?;
+    let mut tx = oms.db().routine().await?;
     let ours = store::heartbeat(&mut tx, now, now + LEASE, held).await?;
     tx.commit().await?;
     Ok(ours)
@@ -96,8 +94,7 @@ pub(super) async fn beat(oms: &Oms, held: &[(JobId, i64)]) -> Result<Vec<JobId>>
 pub(super) async fn rescue(oms: &Oms) -> Result<()> {
     loop {
         let now = oms.now();
-        let mut tx = oms.db().write().await?;
-        store::trust_indexes(&mut tx).await?;
+        let mut tx = oms.db().routine().await?;
         let lost = store::lost(&mut tx, now, RESCUE_BATCH).await?;
         let ends: Vec<_> = lost
             .iter()

@@ -1,5 +1,9 @@
 //! The SQL of the queue. A job is ready when `leased_until` is null and running otherwise; its `lease` rises at each
 //! claim. Whatever ends a run names the lease it ran under, so a worker that was asleep changes nothing.
+//!
+//! A worker's own statements run in [`Db::routine`](crate::db::Db::routine). A queue is empty when it is analysed and
+//! long when it matters: elsewhere plans from then read and sort all of it for sixteen jobs (230 ms with a hundred
+//! thousand).
 
 use std::fmt::Write as _;
 
@@ -126,20 +130,6 @@ pub(crate) async fn finish_in(tx: &mut Tx, job: &Running) -> Result<()> {
             detail: "its lease ran out and another worker has it",
         }),
     }
-}
-
-/// Makes PostgreSQL walk the queue's indexes in this transaction, whatever it believes about the table. A queue is
-/// empty when it is analysed and long when it matters: plans from then, or kept from then, read and sort all of it
-/// for sixteen jobs (230 ms with a hundred thousand).
-pub(super) async fn trust_indexes(tx: &mut Tx) -> Result<()> {
-    // SQLite plans by its schema, not by its rows, and has nothing to set.
-    let sql = tx.pick(
-        "SELECT 1",
-        "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),
-                set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)",
-    );
-    run!(tx, |conn| sqlx::query(sql).execute(conn).await.map(drop))?;
-    Ok(())
 }
 
 /// The jobs that are due, the oldest first, of each of these kinds no more than stands beside it (there is at least

@@ -19,7 +19,7 @@ impl Db {
     pub(crate) async fn alone(&self) -> Result<Tx> {
         let pool = match self {
             Self::Sqlite { .. } => return self.write().await,
-            Self::Postgres(pool) => pool,
+            Self::Postgres { pool, .. } => pool,
         };
         let mut tx = pool.begin("BEGIN").await?;
         tx.take_your_time().await?;

@@ -222,7 +222,7 @@ impl Combiner {
         // What was committed then answers as a replay.
         for _ in 0..2 {
             let now = self.clock.now();
-            let mut tx = self.db.write().await?;
+            let mut tx = self.db.routine().await?;
             let results = match write::batch(&mut tx, batch, now, now + self.expiry).await {
                 Ok(results) => results,
                 Err(error) => {
