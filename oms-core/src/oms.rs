@@ -118,7 +118,7 @@ impl Oms {
 
     /// Whether the database answers and its schema is not older than this program.
     pub async fn check(&self) -> Result<()> {
-        let mut tx = self.inner.db.read().await?;
+        let mut tx = self.inner.db.routine_read().await?;
         crate::db::check_schema(&mut tx).await?;
         tx.rollback().await
     }
@@ -237,7 +237,7 @@ impl OmsBuilder {
         self
     }
 
-    /// The most database connections (on SQLite: readers). 16 when not set. On PostgreSQL four more are for placing orders
+    /// The most database connections (on SQLite: readers). 16 when not set. On PostgreSQL six more are for placing orders
     /// and claiming jobs alone.
     #[must_use]
     pub fn max_connections(mut self, n: u32) -> Self {

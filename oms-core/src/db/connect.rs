@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 #[cfg(feature = "sqlite")]
 const ACQUIRE: Duration = Duration::from_secs(5);
 
-/// Two for batches of orders and two for workers.
+/// Two for batches of orders, two for workers, one for who asks and one for probes.
 #[cfg(feature = "postgres")]
-const ROUTINE_CONNECTIONS: u32 = 4;
+const ROUTINE_CONNECTIONS: u32 = 6;
 
 /// How statements that come again and again are planned. PostgreSQL would plan those with arrays anew each time, which
 /// takes as long as running them for one order. A plan that is kept must be one that stays good when the tables grow:

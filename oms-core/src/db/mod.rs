@@ -145,6 +145,16 @@ impl Db {
         }
     }
 
+    /// As [`Db::routine`], for what only reads: who asks, and whether the database is there.
+    pub(crate) async fn routine_read(&self) -> Result<Tx> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { .. } => self.read().await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres { .. } => self.routine().await,
+        }
+    }
+
     /// A transaction that only reads. On PostgreSQL each statement sees what was committed before it.
     pub(crate) async fn read(&self) -> Result<Tx> {
         telemetry::begun("read", Box::pin(self.begin_read())).await

@@ -98,6 +98,11 @@ async fn answer_all(
         if batch.is_empty() {
             return;
         }
+        // Those who went away meanwhile need no answer.
+        batch.retain(|question| !question.reply.is_closed());
+        if batch.is_empty() {
+            continue;
+        }
         let span = telemetry::batch("questions", batch.iter().map(|question| &question.span));
         match look(&db, &*clock, &batch).instrument(span).await {
             Ok(actors) => {
@@ -122,7 +127,7 @@ async fn answer_all(
 
 async fn look(db: &Db, clock: &dyn Clock, batch: &[Question]) -> Result<HashMap<SessionId, Actor>> {
     let sessions: Vec<SessionId> = batch.iter().map(|question| question.session).collect();
-    let mut tx = db.read().await?;
+    let mut tx = db.routine_read().await?;
     let actors = store::actors_of(&mut tx, &sessions, clock.now()).await?;
     tx.rollback().await?;
     Ok(actors)

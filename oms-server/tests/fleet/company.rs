@@ -13,6 +13,9 @@ use crate::common::proxy::Balancer;
 use crate::common::server::{Server, plugin_dir};
 use crate::jobs;
 
+/// For what should take a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 const SECRET: &str = "a secret that all replicas share, 2026";
 
 pub(crate) struct Fleet {
@@ -87,7 +90,12 @@ impl Fleet {
         for replica in &mut self.replicas {
             replica.ready().await;
         }
+        let since = std::time::Instant::now();
         while self.balancer.ready() < self.replicas.len() {
+            assert!(
+                since.elapsed() < PATIENCE,
+                "the balancer does not see all replicas"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -126,7 +134,9 @@ impl Fleet {
 async fn open_bank(folder: &Path) -> Server {
     let mut bank = Server::new(folder, "sqlite:unused");
     bank.spawn(&["mock-gateway"]);
+    let since = std::time::Instant::now();
     while TcpStream::connect(bank.address()).await.is_err() {
+        assert!(since.elapsed() < PATIENCE, "the bank does not listen");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     bank

@@ -32,7 +32,12 @@ pub(crate) async fn each_ran_once(fleet: &Fleet) {
     let sql = "SELECT at FROM watched WHERE kind = 'expire_orders' AND what = 'enqueued' ORDER BY at";
     let mut times: Vec<Timestamp> = Vec::new();
     // The last one may just be on its way.
+    let since = std::time::Instant::now();
     while times.len() < 3 {
+        assert!(
+            since.elapsed() < 6 * PERIOD,
+            "periodic jobs do not come: {times:?}"
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
         times = raw!(fleet.database, |conn| sqlx::query_scalar(sql)
             .fetch_all(conn)
@@ -42,9 +47,10 @@ pub(crate) async fn each_ran_once(fleet: &Fleet) {
     for pair in times.windows(2) {
         let apart = pair[1].as_micros() - pair[0].as_micros();
         let seconds = apart as f64 / 1e6;
-        // The clocks of several processes and of the database took part.
+        // The clocks of several processes and of the database took part, on a machine that may be busy. That nobody runs
+        // one early or twice is the point.
         assert!(
-            (9.5..13.0).contains(&seconds),
+            (8.0..30.0).contains(&seconds),
             "two periodic jobs are {seconds} s apart, not {PERIOD:?}"
         );
     }

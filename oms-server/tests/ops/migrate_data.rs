@@ -185,6 +185,10 @@ async fn killed_at_any_moment_the_target_is_empty_and_the_next_try_works() {
                 0,
                 "killed when it had written for {written_for:?} ms"
             );
+            // Its session may still be in its last statement, and hold its locks.
+            while writing(postgres).await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
         let output = run(folder.path(), &args);
         assert!(output.status.success(), "{}", text(&output.stderr));

@@ -15,7 +15,7 @@ use crate::redis_server::RedisServer;
 /// How long each fault lasts.
 const FAULT: Duration = Duration::from_secs(3);
 /// The longest time between two looks of an idle worker, and as much again for a busy machine.
-const LATEST: Duration = Duration::from_secs(3);
+const LATEST: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_nothing_fails_because_of_redis() {
@@ -85,7 +85,7 @@ async fn degraded(what: &str, server: &Process) {
 async fn back_again(what: &str, server: &Process) {
     let noticed = server.until_redis_is("ok").await;
     println!("{what}: noticed after {noticed:?}");
-    assert!(noticed < Duration::from_secs(5), "{what}: {noticed:?}");
+    assert!(noticed < Duration::from_secs(15), "{what}: {noticed:?}");
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
