@@ -223,10 +223,9 @@ pub(super) async fn heartbeat(
 
 pub(super) fn heartbeat_sql(tx: &Tx, held: usize) -> String {
     format!(
-        "UPDATE oms_job SET leased_until = {} + ($2 - $1)
-         WHERE leased_until IS NOT NULL AND (id, lease) IN (VALUES {}) RETURNING id",
+        "UPDATE oms_job SET leased_until = {} + ($2 - $1) WHERE {} RETURNING id",
         clock(tx),
-        tuples(3, 2, held)
+        under_leases(3, held)
     )
 }
 
@@ -264,10 +263,7 @@ pub(super) async fn end_done(tx: &mut Tx, done: &[(JobId, i64)]) -> Result<u64> 
 }
 
 pub(super) fn done_sql(done: usize) -> String {
-    format!(
-        "DELETE FROM oms_job WHERE leased_until IS NOT NULL AND (id, lease) IN (VALUES {})",
-        tuples(1, 2, done)
-    )
+    format!("DELETE FROM oms_job WHERE {}", under_leases(1, done))
 }
 
 /// Makes a job ready again; whether it was still ours.
@@ -364,6 +360,17 @@ fn clock(tx: &Tx) -> &'static str {
     tx.pick("$1", "clock_timestamp()")
 }
 
+/// So many jobs that run under these leases: id and lease of each, numbered from `first`. The ids stand there twice, the
+/// first time for the plan: pairs alone could be found by reading all jobs.
+fn under_leases(first: usize, count: usize) -> String {
+    let ids: Vec<String> = (0..count).map(|n| format!("${}", first + 2 * n)).collect();
+    format!(
+        "leased_until IS NOT NULL AND id IN ({}) AND (id, lease) IN (VALUES {})",
+        ids.join(", "),
+        tuples(first, 2, count)
+    )
+}
+
 /// `($3, $4), ($5, $6)`: so many tuples so wide, numbered from `first`.
 fn tuples(first: usize, width: usize, count: usize) -> String {
     let mut text = String::new();
@@ -389,5 +396,6 @@ mod tests {
         assert_eq!(tuples(1, 1, 1), "($1)");
         assert_eq!(tuples(3, 3, 1), "($3, $4, $5)");
         assert_eq!(tuples(3, 2, 2), "($3, $4), ($5, $6)");
+        assert!(under_leases(3, 2).contains("id IN ($3, $5) AND (id, lease) IN (VALUES ($3, $4), ($5, $6))"));
     }
 }

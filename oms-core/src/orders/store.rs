@@ -1,4 +1,4 @@
-//! SQL of orders, their lines, timelines and fulfilments. Placing has its own in `placement/write.rs`.
+//! SQL of orders, their lines, timelines and fulfilments. Placing has its own in `placement/write/`.
 
 use std::collections::HashMap;
 

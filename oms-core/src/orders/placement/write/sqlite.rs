@@ -35,19 +35,20 @@ pub(super) async fn take_keys(
     Ok(fresh.into_iter().map(|(id,)| id).collect())
 }
 
+pub(super) const OFFERS: &str = "
+    SELECT v.sku, v.id AS variant_id, v.business_id, p.name AS product_name, v.name AS variant_name,
+           v.price, v.currency, s.on_hand - s.allocated AS available
+    FROM json_each($1) wanted
+    JOIN oms_variant v ON v.sku = wanted.value AND v.deleted_at IS NULL
+    JOIN oms_product p ON p.id = v.product_id
+    JOIN oms_stock s ON s.variant_id = v.id";
+
 /// The write transaction is the lock.
 #[tracing::instrument(level = "debug", name = "sql", skip_all)]
 pub(super) async fn offers(conn: &mut SqliteConnection, skus: &BTreeSet<&str>) -> Result<Vec<OfferRow>> {
     // A JSON text is one value of any length.
-    let rows = sqlx::query_as(
-        "SELECT v.sku, v.id AS variant_id, v.business_id, p.name AS product_name, v.name AS variant_name,
-                v.price, v.currency, s.on_hand - s.allocated AS available
-         FROM json_each($1) wanted
-         JOIN oms_variant v ON v.sku = wanted.value AND v.deleted_at IS NULL
-         JOIN oms_product p ON p.id = v.product_id
-         JOIN oms_stock s ON s.variant_id = v.id",
-    );
-    Ok(rows.bind(Json(skus)).fetch_all(conn).await?)
+    let rows = sqlx::query_as(OFFERS).bind(Json(skus));
+    Ok(rows.fetch_all(conn).await?)
 }
 
 pub(super) async fn insert(
