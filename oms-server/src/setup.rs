@@ -17,7 +17,7 @@ use crate::media::MediaStore;
 use crate::mock_gateway::{Bank, BankConfig};
 use crate::redis::Redis;
 use crate::secrets;
-use crate::sight::{Metrics, traces};
+use crate::sight::{Metrics, begin_recording, traces};
 
 /// How often, and how long apart, plugins are loaded when the database has no time for it.
 const PLUGIN_TRIES: u32 = 10;
@@ -40,6 +40,8 @@ pub async fn open_beside_others(config: &Config, public_url: &str, redis: Option
 
 /// Redis, if the settings name it. Whether it can be reached shows later and stops nobody.
 pub fn redis(config: &Config) -> Result<Option<Redis>> {
+    // It tells once whether it is there, at once.
+    begin_recording();
     config.redis_url.as_ref().map(Redis::start).transpose()
 }
 

@@ -32,7 +32,7 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// Every name with its kind and its meaning. `docs/observability.md` has the same table with the labels, and a test
 /// holds both against what is printed.
-const ALL: [(&str, Kind, &str); 32] = [
+const ALL: [(&str, Kind, &str); 34] = [
     ("oms_http_requests_total", Counter, "Requests that were answered"),
     ("oms_http_request_seconds", Histogram, "Time to the answer's head"),
     (
@@ -44,6 +44,16 @@ const ALL: [(&str, Kind, &str); 32] = [
         "oms_webhooks_total",
         Counter,
         "Webhooks of payment gateways by what came of them",
+    ),
+    (
+        "oms_rate_limited_total",
+        Counter,
+        "Requests that were refused because there were too many",
+    ),
+    (
+        "oms_redis_up",
+        Gauge,
+        "Whether Redis can be used, where the settings name one",
     ),
     (
         "oms_order_placements_total",
@@ -222,6 +232,12 @@ impl Metrics {
         self.0.gauges.refresh(oms).await;
         self.0.recorder.render()
     }
+}
+
+/// Installs the recorder, if that was not done before: what is measured earlier is lost. For parts that begin to measure
+/// before there are [`Metrics`].
+pub(crate) fn begin_recording() {
+    recorder();
 }
 
 /// A request was answered. `route` is a template, never the path that a client chose.

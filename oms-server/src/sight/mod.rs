@@ -12,7 +12,7 @@ use oms_core::payments::Secret;
 use crate::config::ConfigError;
 
 pub use metrics::Metrics;
-pub(crate) use metrics::{Door, InFlight, answered, webhook};
+pub(crate) use metrics::{Door, InFlight, answered, begin_recording, webhook};
 
 /// A token shorter than this could be guessed.
 const SHORTEST_TOKEN: usize = 16;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::files;
 use crate::shopping::Shopping;
 use crate::smtp::Mailbox;
-use crate::support::{Answer, Program, eventually, on_both, variable};
+use crate::support::{Answer, Program, Redis, eventually, on_both, variable};
 
 const TOKEN: &str = "metrics-token-0123456789";
 
@@ -43,9 +43,15 @@ async fn a_purchase_is_seen() {
     on_both(async |database_url| {
         let (mailbox, port) = Mailbox::open().await;
         let folder = tempfile::tempdir().unwrap();
-        let smtp = [("MAIL_SERVER", "127.0.0.1"), ("MAIL_PORT", &port.to_string())];
-        let program = Program::start(folder.path(), database_url, &smtp);
+        let redis = Redis::start(folder.path());
+        let settings = [
+            ("MAIL_SERVER", "127.0.0.1"),
+            ("MAIL_PORT", &port.to_string()),
+            ("REDIS_URL", &redis.url()),
+        ];
+        let program = Program::start(folder.path(), database_url, &settings);
         let bought = Shopping::new(&program, &mailbox).play().await;
+        guess_a_password(&program).await;
         program.get("/wp-login.php?x=1").await.expect(404);
         let strange = program
             .client
@@ -97,6 +103,8 @@ async fn a_purchase_is_seen() {
             ),
             ("oms_webhooks_total{account=\"mock\",outcome=\"accepted\"}", 1.0),
             ("oms_webhooks_total{account=\"mock\",outcome=\"refused\"}", 1.0),
+            ("oms_rate_limited_total{class=\"sign-in-name\"}", 1.0),
+            ("oms_redis_up", 1.0),
             (
                 "oms_payment_changes_total{account=\"mock\",state=\"captured\"}",
                 1.0,
@@ -144,6 +152,35 @@ async fn a_purchase_is_seen() {
         }
     })
     .await;
+}
+
+/// Until it is refused.
+async fn guess_a_password(program: &Program) {
+    for _ in 0..20 {
+        let guess = serde_json::json!({"identifier": "nobody", "password": "a guess of mine"});
+        let request = program.client.post(format!("{}/v1/sessions", program.url));
+        if program.send(request.json(&guess)).await.status == 429 {
+            return;
+        }
+    }
+    panic!("twenty guesses were answered");
+}
+
+/// What is told before anybody reads, and perhaps never again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_was_never_there_is_seen() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let database_url = format!("sqlite://{}", folder.path().join("oms.db").display());
+    // Nobody listens at a socket that is not there.
+    let away = [("REDIS_URL", "unix:///nowhere/redis.sock")];
+    let program = Program::start(folder.path(), &database_url, &away);
+    let seen = eventually("the gauge", async || {
+        let text = program.get("/metrics").await.text;
+        let shown = text.contains("\noms_redis_up ");
+        shown.then(|| text.clone()).ok_or(text)
+    });
+    assert!(value(&seen.await, "oms_redis_up") < 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

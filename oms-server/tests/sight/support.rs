@@ -142,6 +142,49 @@ impl Drop for Program {
     }
 }
 
+/// A `redis-server` of the test's own, which has no port and is killed when dropped.
+pub struct Redis {
+    socket: PathBuf,
+    child: Child,
+}
+
+impl Redis {
+    /// A part that cannot run fails: there is no test without Redis.
+    pub fn start(folder: &Path) -> Self {
+        let socket = folder.join("redis.sock");
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(folder)
+            .arg("--unixsocket")
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let child = command
+            .spawn()
+            .expect("redis-server cannot be started; type: sudo apt-get install redis-server");
+        let redis = Self { socket, child };
+        let since = Instant::now();
+        while std::os::unix::net::UnixStream::connect(&redis.socket).is_err() {
+            assert!(since.elapsed() < PATIENCE, "Redis did not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // Both fail when it has ended already, which is what we want.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Asks until there is an answer.
 pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Result<T, String>) -> T {
     let end = Instant::now() + PATIENCE;
