@@ -11,6 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
 use super::table;
+use crate::config::Config;
 use crate::sqlite_file::{self, Claim};
 
 /// How long the server that was just stopped, or an earlier try that was killed, may take to leave PostgreSQL.
@@ -29,7 +30,7 @@ pub(super) struct Options {
     json: bool,
 }
 
-pub(super) async fn run(options: &Options) -> Result<ExitCode> {
+pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> {
     let is_sqlite = |url: &str| url.starts_with("sqlite:");
     if is_sqlite(&options.from) == is_sqlite(&options.to) {
         bail!(
@@ -45,7 +46,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode> {
     let copied = copy(&source, &target).await;
     target.shutdown().await;
     source.shutdown().await;
-    report(&copied?, options.json)
+    report(config, &copied?, options.json)
 }
 
 /// Nobody else may use either of them.
@@ -123,7 +124,7 @@ async fn copy(source: &Oms, target: &Oms) -> Result<Copied> {
     })
 }
 
-fn report(copied: &Copied, json: bool) -> Result<ExitCode> {
+fn report(config: &Config, copied: &Copied, json: bool) -> Result<ExitCode> {
     if json {
         let tables: serde_json::Map<_, _> = copied
             .tables
@@ -147,7 +148,10 @@ fn report(copied: &Copied, json: bool) -> Result<ExitCode> {
     for (name, last) in &copied.counters {
         text += &format!("{name} goes on after {last}\n");
     }
-    text += "Every row was read again and compared, and both sides passed verify.\n\
-             Now set DATABASE_URL. Pictures stay where they are: in the data folder. Keep the old database, unused.\n";
+    let place = config.media.place();
+    text += &format!(
+        "Every row was read again and compared, and both sides passed verify.\n\
+         Now set DATABASE_URL. Pictures stay where they are: {place}. Keep the old database, unused.\n"
+    );
     super::print(&text)
 }

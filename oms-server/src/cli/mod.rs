@@ -88,7 +88,8 @@ enum Command {
     /// Put a backup in the place of the database, after it was checked
     #[command(
         after_help = "Example:\n  oms-server restore /backups/oms.db --media /backups/media\n\n\
-                      Refused while a server runs. Status 0: done. 1: nothing was changed. 3: PostgreSQL; the pg_restore to run was printed."
+                      Refused while a server runs. Status 0: done. 1: nothing was changed, unless the report says so.\n\
+                      3: PostgreSQL; what to run was printed."
     )]
     Restore(backup::restore::Options),
     /// Copy a shop from SQLite to PostgreSQL, or back
@@ -186,7 +187,7 @@ fn run(runtime: &Runtime, command: Command, config: &Config) -> Result<ExitCode>
             Command::Admin(command) => admin::run(config, command).await,
             Command::Backup(options) => backup::run(config, &options).await,
             Command::Restore(options) => backup::restore::run(config, &options).await,
-            Command::MigrateData(options) => migrate_data::run(&options).await,
+            Command::MigrateData(options) => migrate_data::run(config, &options).await,
             // Both were answered before there was a runtime.
             Command::Openapi | Command::Config(_) => Ok(ExitCode::SUCCESS),
         }

@@ -95,6 +95,14 @@ impl MediaPlace {
         }
     }
 
+    /// For people: a folder or an address.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.display().to_string(),
+            Self::S3 { .. } => format!("{self:?}"),
+        }
+    }
+
     /// The store and what stands before every name in it.
     pub(super) fn open(&self) -> Result<(Arc<dyn ObjectStore>, Key)> {
         match self {

@@ -1,7 +1,7 @@
 //! A backup is of one moment, whatever is written meanwhile.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use oms_core::Actor;
 use serde_json::{Value, json};
+use sqlx::Connection;
 
 use crate::program::{fails, json, ok, run, sqlite, sqlite_url, text, with_postgres};
 use crate::server::Server;
@@ -202,8 +203,74 @@ async fn pictures_go_with_it_once() {
     // A picture that was changed is not brought back.
     let third = tempfile::tempdir().unwrap();
     let name = names(Path::new(pictures)).remove(0);
-    std::fs::write(Path::new(pictures).join(name), "no picture").unwrap();
+    std::fs::write(Path::new(pictures).join(&name), "no picture").unwrap();
     fails(third.path(), &["restore", file, "--media", pictures], 1);
+    assert!(!third.path().join("oms.db").exists(), "status 1, and a database");
+
+    // Where pictures cannot be looked for, the database is restored all the same.
+    std::fs::write(third.path().join("media"), "no folder").unwrap();
+    let told = json(third.path(), &["restore", file, "--json"]);
+    assert_eq!(told["pictures_missing"], Value::Null);
+    assert!(told["users"].as_i64().unwrap() > 0, "{told}");
+
+    // A backup that lacks a picture is none.
+    std::fs::write(folder.path().join("media").join(&name), "no picture").unwrap();
+    fails(folder.path(), &["backup", "no.db", "--media", "others"], 1);
+    assert!(!folder.path().join("no.db").exists());
+    let bucket = crate::program::command(folder.path(), &["backup", "with.db", "--force"])
+        .envs([("OMS_MEDIA_URL", "s3://shop/pictures"), ("AWS_REGION", "x")])
+        .output();
+    let told = text(&bucket.unwrap().stdout);
+    assert!(told.contains("or copy s3://shop/pictures"), "{told}");
+}
+
+/// Root may restore, and the server opens what it finds.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_root_restores_is_its_owners() {
+    let folder = demo_folder().await;
+    let (file, pictures) = (folder.path().join("with.db"), folder.path().join("pictures"));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let is_root = std::fs::metadata(elsewhere.path()).unwrap().uid() == 0;
+    let owner = match is_root {
+        true => (12_345, 12_346),
+        // Nobody else can give files away: they stay their own.
+        false => {
+            let own = std::fs::metadata(elsewhere.path()).unwrap();
+            (own.uid(), own.gid())
+        }
+    };
+    std::os::unix::fs::chown(elsewhere.path(), Some(owner.0), Some(owner.1)).unwrap();
+    let args = [
+        "restore",
+        file.to_str().unwrap(),
+        "--media",
+        pictures.to_str().unwrap(),
+    ];
+    let owned = |path: &Path| {
+        let is = std::fs::metadata(path).unwrap();
+        assert_eq!((is.uid(), is.gid()), owner, "{}", path.display());
+    };
+    ok(elsewhere.path(), &args);
+    owned(&elsewhere.path().join("oms.db"));
+    let media = elsewhere.path().join("media");
+    owned(&media);
+    for name in names(&media) {
+        owned(&media.join(name));
+    }
+    // The owner of the database comes before that of its folder.
+    if is_root {
+        std::os::unix::fs::chown(elsewhere.path(), Some(0), Some(0)).unwrap();
+    }
+    ok(elsewhere.path(), &[&args[..], &["--force"]].concat());
+    owned(&elsewhere.path().join("oms.db"));
+}
+
+/// With a backup of a demo shop and its pictures.
+async fn demo_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    demo_shop(folder.path()).await;
+    ok(folder.path(), &["backup", "with.db", "--media", "pictures"]);
+    folder
 }
 
 /// Starts a server with the demo shop and stops it; how many pictures there are.
@@ -253,7 +320,10 @@ async fn for_postgres_it_prints_what_works_and_says_that_it_did_nothing() {
         shell(&dump);
         let before = Shop::open(postgres).await;
         let lost = before.order("after-the-dump").await;
+        // While somebody is connected nothing is replaced.
+        refused_by_shell(&restore);
         before.oms.shutdown().await;
+        upgrade(postgres).await;
         shell(&restore);
         let after = Shop::open(postgres).await;
         assert_eq!(
@@ -263,16 +333,49 @@ async fn for_postgres_it_prints_what_works_and_says_that_it_did_nothing() {
         let again = after.order("after-the-dump").await;
         assert_ne!(again.id, lost.id);
         after.oms.shutdown().await;
+        // Nothing of the newer schema is left, and the old database is there under another name.
+        let mut conn = sqlx::PgConnection::connect(postgres).await.unwrap();
+        let sql = "SELECT count(*) FROM pg_class WHERE relname = 'oms_of_tomorrow'";
+        let left: i64 = sqlx::query_scalar(sql).fetch_one(&mut conn).await.unwrap();
+        assert_eq!(left, 0);
+        let (_, kept) = restore.split_once("RENAME TO \"").unwrap();
+        let kept = kept.split('"').next().unwrap();
+        let old = format!("{}/{kept}", postgres.rsplit_once('/').unwrap().0);
+        let mut old = sqlx::PgConnection::connect(&old).await.unwrap();
+        let left: i64 = sqlx::query_scalar(sql).fetch_one(&mut old).await.unwrap();
+        assert_eq!(left, 1);
+        old.close().await.unwrap();
+        let drop = sqlx::AssertSqlSafe(format!("DROP DATABASE \"{kept}\""));
+        sqlx::Executor::execute(&mut conn, drop).await.unwrap();
     })
     .await;
 }
 
-/// With the password that the server asks for, if any.
+/// What a newer program would have added, which holds fast what the dump knows.
+async fn upgrade(postgres: &str) {
+    let mut conn = sqlx::PgConnection::connect(postgres).await.unwrap();
+    let sql = "CREATE TABLE oms_of_tomorrow (order_id uuid REFERENCES oms_order (id))";
+    sqlx::Executor::execute(&mut conn, sql).await.unwrap();
+    conn.close().await.unwrap();
+}
+
 fn shell(line: &str) {
-    let output = std::process::Command::new("sh")
-        .args(["-c", line])
-        .env("PGPASSWORD", "geheim")
-        .output()
-        .unwrap();
+    let output = run_shell(line);
     assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+}
+
+fn refused_by_shell(line: &str) {
+    let output = run_shell(line);
+    let said = text(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("being accessed"),
+        "{said}"
+    );
+}
+
+/// With the password that the server asks for, if any.
+fn run_shell(line: &str) -> std::process::Output {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", line]).env("PGPASSWORD", "geheim");
+    command.output().unwrap()
 }

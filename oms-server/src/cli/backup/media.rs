@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use oms_core::catalog::Media;
 
+use super::restore::Owner;
 use crate::config::Config;
-use crate::media::inspect;
+use crate::media::{MediaPlace, inspect};
 use crate::setup;
 use crate::sqlite_file::{self, beside, sync_folder_of};
 
@@ -43,9 +44,22 @@ pub(super) async fn save(config: &Config, backup: &Path, folder: &Path) -> Resul
     Ok(saved)
 }
 
-/// Brings back what the database names and the store has not.
-pub(super) async fn bring_back(config: &Config, database: &Path, folder: &Path) -> Result<Saved> {
+/// Brings back what the database names and the store has not. Files of the store are their owner's.
+pub(super) async fn bring_back(
+    config: &Config,
+    database: &Path,
+    folder: &Path,
+    owner: &Owner,
+) -> Result<Saved> {
+    let files = match &config.media {
+        MediaPlace::Folder(files) => Some(files),
+        MediaPlace::S3 { .. } => None,
+    };
+    let made = files.filter(|files| !files.exists());
     let store = setup::media(config)?;
+    if let Some(files) = made {
+        owner.take_over(files)?;
+    }
     let mut saved = Saved::default();
     for name in names(database).await? {
         if store.get(&name).await?.is_some() {
@@ -55,6 +69,9 @@ pub(super) async fn bring_back(config: &Config, database: &Path, folder: &Path) 
         let path = folder.join(&name);
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         store.put(&recognised(&name, &bytes)?, bytes).await?;
+        if let Some(files) = files {
+            owner.take_over(&files.join(&name))?;
+        }
         saved.copied += 1;
     }
     Ok(saved)

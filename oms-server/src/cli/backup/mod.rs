@@ -47,11 +47,13 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
         let line = postgres::dump(&config.database_url, &options.file)?;
         return elsewhere("a backup of PostgreSQL is made by its own program", &line);
     };
-    let (contents, bytes) = write(&database, &options.file, options.force).await?;
+    let (draft, contents) = draft(&database, &options.file, options.force).await?;
+    // Before the backup has its name: once it is there it is whole, pictures included.
     let copied = match &options.media {
-        Some(folder) => Some(media::save(config, &options.file, folder).await?),
+        Some(folder) => Some(media::save(config, &draft.0, folder).await?),
         None => None,
     };
+    let bytes = publish(&draft.0, &options.file, options.force)?;
     report(config, options, contents, bytes, copied)
 }
 
@@ -64,8 +66,9 @@ fn elsewhere(why: &str, line: &str) -> Result<ExitCode> {
     Ok(ExitCode::from(NOT_HERE))
 }
 
-/// First under another name, then checked, then durable, then under its name: there is never half a backup.
-async fn write(database: &Path, file: &Path, force: bool) -> Result<(Contents, u64)> {
+/// A copy under another name that was checked. Then it is made durable, then it gets its name: there is never half a
+/// backup.
+async fn draft(database: &Path, file: &Path, force: bool) -> Result<(Draft, Contents)> {
     if !database.exists() {
         bail!("there is no database {}", database.display());
     }
@@ -82,15 +85,7 @@ async fn write(database: &Path, file: &Path, force: bool) -> Result<(Contents, u
     secrets::write_private(&draft.0, &[])?;
     copy(database, &draft.0).await?;
     let contents = check(&draft.0).await?;
-    // SQLite does not do this for `VACUUM INTO`.
-    let written = File::open(&draft.0)?;
-    written
-        .sync_all()
-        .with_context(|| format!("cannot write {}", file.display()))?;
-    let bytes = written.metadata()?.len();
-    publish(&draft.0, file, force)?;
-    sync_folder_of(file)?;
-    Ok((contents, bytes))
+    Ok((draft, contents))
 }
 
 /// One read transaction: writers go on meanwhile, and the copy is of one moment.
@@ -137,13 +132,21 @@ async fn contents(conn: &mut SqliteConnection) -> sqlx::Result<Contents> {
     })
 }
 
-fn publish(draft: &Path, file: &Path, force: bool) -> Result<()> {
+/// Returns how many bytes it has.
+fn publish(draft: &Path, file: &Path, force: bool) -> Result<u64> {
+    let cannot = || format!("cannot write {}", file.display());
+    let written = File::open(draft)?;
+    // SQLite does not do this for `VACUUM INTO`.
+    written.sync_all().with_context(cannot)?;
+    let bytes = written.metadata()?.len();
     let published = match force {
         true => std::fs::rename(draft, file),
         // A link, not a rename: it fails when another has made the file meanwhile.
         false => std::fs::hard_link(draft, file),
     };
-    published.with_context(|| format!("cannot write {}", file.display()))
+    published.with_context(cannot)?;
+    sync_folder_of(file)?;
+    Ok(bytes)
 }
 
 fn same(one: &Path, other: &Path) -> bool {
@@ -180,11 +183,8 @@ fn report(
             );
         }
         _ if pictures > 0 => {
-            let media = config.data_dir.join("media");
-            text += &format!(
-                "{pictures} pictures are not in it: give --media FOLDER, or copy {}\n",
-                media.display()
-            );
+            let place = config.media.place();
+            text += &format!("{pictures} pictures are not in it: give --media FOLDER, or copy {place}\n");
         }
         _ => {}
     }

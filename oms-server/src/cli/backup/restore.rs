@@ -1,6 +1,7 @@
 //! A backup in the place of the database.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -30,9 +31,9 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(config: &Config, options: &Options) -> Result<ExitCode> {
     let Some(database) = sqlite_file::path(&config.database_url)? else {
-        let line = postgres::restore(&config.database_url, &options.file)?;
+        let line = postgres::restore(&config.database_url, &options.file, SystemClock.now())?;
         return super::elsewhere(
-            "PostgreSQL is restored by its own program, while no server runs",
+            "PostgreSQL is restored by its own programs, into a fresh database while no server runs",
             &line,
         );
     };
@@ -42,12 +43,74 @@ pub(crate) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
     let old = Old::take(&database, options.force).await?;
     let draft = Draft(beside(&database, ".restoring"));
     let contents = prepare(&options.file, &draft).await?;
-    let kept = replace(&database, &draft.0, old).await?;
+    let owner = Owner::of_database(&database)?;
+    // Before the database is replaced: what fails here has changed nothing. A picture that is there too early harms
+    // nobody, since its name says what it is.
     let (pictures, missing) = match &options.media {
-        Some(folder) => (Some(media::bring_back(config, &database, folder).await?), 0),
-        None => (None, media::missing(config, &database).await?),
+        Some(folder) => (
+            Some(media::bring_back(config, &draft.0, folder, &owner).await?),
+            Some(0),
+        ),
+        None => (None, missing(config, &draft.0).await),
     };
-    report(options, &database, contents, kept, pictures, missing)
+    owner.take_over(&draft.0)?;
+    let kept = replace(&database, &draft.0, &old)?;
+    // From here on the database is another one, whatever else happens: that is told first.
+    let reported = report(options, &database, contents, kept, pictures, missing)?;
+    sync_folder_of(&database)
+        .context("the database was replaced, but may be the old one after a power failure")?;
+    if let Old::Held(conn) = old
+        && let Err(e) = conn.close().await
+    {
+        // It only ends its transaction in a file that has another name now.
+        tracing::warn!(error = %e, "the database that was replaced could not be closed");
+    }
+    Ok(reported)
+}
+
+/// None when the store does not say: it is no reason not to restore.
+async fn missing(config: &Config, draft: &Path) -> Option<usize> {
+    match media::missing(config, draft).await {
+        Ok(missing) => Some(missing),
+        Err(e) => {
+            super::super::say(format_args!(
+                "oms-server: whether pictures are missing is not known: {e:#}"
+            ));
+            None
+        }
+    }
+}
+
+/// Whose the restored files are to be: root may restore, but the server has to open them.
+pub(super) struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owner {
+    /// Of the database that is there, or else of its folder.
+    fn of_database(database: &Path) -> Result<Self> {
+        let folder = match database.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let found = fs::metadata(database).or_else(|_| fs::metadata(folder));
+        let found = found.with_context(|| format!("cannot read {}", folder.display()))?;
+        Ok(Self {
+            user: found.uid(),
+            group: found.gid(),
+        })
+    }
+
+    /// Makes it theirs when it is root's. What anybody else makes is their own, as it has always been.
+    pub(super) fn take_over(&self, path: &Path) -> Result<()> {
+        let is = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+        if is.uid() != 0 || (is.uid(), is.gid()) == (self.user, self.group) {
+            return Ok(());
+        }
+        std::os::unix::fs::chown(path, Some(self.user), Some(self.group))
+            .with_context(|| format!("cannot give {} to the owner of the database", path.display()))
+    }
 }
 
 /// The database that is about to be replaced.
@@ -167,7 +230,7 @@ async fn upgrade_and_verify(copy: &Path) -> Result<()> {
 }
 
 /// One rename: before it the old database is there, after it the new one. Returns where the old one is.
-async fn replace(database: &Path, draft: &Path, old: Old) -> Result<Option<PathBuf>> {
+fn replace(database: &Path, draft: &Path, old: &Old) -> Result<Option<PathBuf>> {
     let now = SystemClock.now().as_secs();
     let kept = beside(database, &format!(".replaced-{now}"));
     if !matches!(old, Old::None) {
@@ -183,16 +246,7 @@ async fn replace(database: &Path, draft: &Path, old: Old) -> Result<Option<PathB
         }
     }
     fs::rename(draft, database).with_context(|| format!("cannot write {}", database.display()))?;
-    sync_folder_of(database)?;
-    match old {
-        Old::None => Ok(None),
-        Old::Held(conn) => {
-            // It ends its transaction in a file that has another name now.
-            conn.close().await?;
-            Ok(Some(kept))
-        }
-        Old::Broken => Ok(Some(kept)),
-    }
+    Ok((!matches!(old, Old::None)).then_some(kept))
 }
 
 fn report(
@@ -201,7 +255,7 @@ fn report(
     contents: Contents,
     kept: Option<PathBuf>,
     pictures: Option<media::Saved>,
-    missing: usize,
+    missing: Option<usize>,
 ) -> Result<ExitCode> {
     let Contents {
         users,
@@ -227,7 +281,7 @@ fn report(
             saved.copied, saved.present
         );
     }
-    if missing > 0 {
+    if let Some(missing) = missing.filter(|missing| *missing > 0) {
         text += &format!("{missing} pictures are missing: give --media FOLDER\n");
     }
     super::super::print(&text)
