@@ -10,8 +10,8 @@ use poem::{Endpoint, IntoResponse, Request, Response};
 use sha2::{Digest, Sha256};
 
 use super::State;
+use super::body::{has_body, refuse_unread};
 use super::error::{ApiError, Result, from_framework};
-use super::request::refuse_unread;
 use crate::client::neighbourhood;
 use crate::limits::{Class, Limit, Limits, Verdict};
 
@@ -53,7 +53,7 @@ pub(super) async fn apply<E: Endpoint>(next: Arc<E>, mut request: Request) -> po
     request.set_data(client);
     let taken = match &counted {
         Some((class, who)) => match take(&limits, *class, who).await {
-            Err(refusal) if has_body(request.headers()) => return Ok(refuse_unread(refusal)),
+            Err(refusal) if has_body(request.headers()) => return Ok(refuse_unread(refusal, request)),
             taken => taken?,
         },
         None => None,
@@ -103,13 +103,7 @@ fn counted(state: &State, request: &Request, client: Client) -> Option<(Class, S
     Some((Class::Client, who))
 }
 
-/// Nobody has read it when a request is refused here.
-fn has_body(headers: &HeaderMap) -> bool {
-    let length = headers.get(header::CONTENT_LENGTH);
-    length.is_some_and(|length| length != "0") || headers.contains_key(header::TRANSFER_ENCODING)
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers
         .get(header::AUTHORIZATION)?
         .to_str()

@@ -2,6 +2,7 @@
 
 mod admin;
 mod auth;
+mod body;
 mod businesses;
 mod catalog;
 mod docs;
@@ -130,8 +131,9 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
     let spec = openapi();
     routes::prepare(&spec);
     let methods = Arc::new(request::Methods::new(&spec));
+    let room = body::Room::new();
     let shop = routes
-        .around(request::limit_body)
+        .around(move |next, request| body::limit(next, request, room.clone()))
         .around(webhooks::refuse_unknown_account)
         .around(request::refuse_zero_bytes)
         .around(request::refuse_unreadable_headers)

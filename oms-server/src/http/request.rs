@@ -1,12 +1,11 @@
-//! What surrounds every request: its id, its place in the log, headers of every answer, limits of time and size.
+//! What surrounds every request: its id, its place in the log, headers of every answer, limits of time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use oms_core::Cause;
 use poem::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
-use poem::{Body, Endpoint, IntoResponse, Request, Response};
+use poem::{Endpoint, IntoResponse, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -17,9 +16,6 @@ use crate::sight::traces::{self, Incoming};
 use crate::sight::{self, InFlight};
 
 const TIME_LIMIT: Duration = Duration::from_secs(30);
-const BODY_LIMIT: usize = 1 << 20;
-/// A picture of 5 MiB and what multipart puts around it.
-const MEDIA_LIMIT: usize = 6 << 20;
 
 tokio::task_local! {
     static REQUEST_ID: Arc<str>;
@@ -170,44 +166,6 @@ fn with_head(names: impl Iterator<Item = String>) -> String {
     names.join(", ")
 }
 
-/// Refuses bodies that are too large: by their declared length at once, otherwise by counting. What is within the
-/// limit is read whole, so that no handler waits for a slow client. Whatever the method: a GET may have a body, too.
-pub(super) async fn limit_body<E: Endpoint>(next: Arc<E>, mut request: Request) -> poem::Result<Response> {
-    let limit = if request.uri().path() == "/v1/media" {
-        MEDIA_LIMIT
-    } else {
-        BODY_LIMIT
-    };
-    let declared = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let waits_for_a_go = request.headers().contains_key(header::EXPECT);
-    let body = request.take_body();
-    if declared.is_some_and(|length| length > limit as u64) {
-        if !waits_for_a_go {
-            tokio::spawn(drain(body));
-        }
-        return Ok(refuse_unread(too_large(limit)));
-    }
-    let bytes = match body.into_bytes_limit(limit).await {
-        Ok(bytes) => bytes,
-        Err(poem::error::ReadBodyError::PayloadTooLarge) => return Ok(refuse_unread(too_large(limit))),
-        Err(_) => return Err(ApiError::invalid_request("the body ended before its end").into()),
-    };
-    request.set_body(bytes);
-    next.call(request).await.map(IntoResponse::into_response)
-}
-
-/// The answer to a request whose body was not read to its end. The connection ends with it, and a client that is not
-/// told so would lose its next request there.
-pub(super) fn refuse_unread(error: ApiError) -> Response {
-    let mut response = poem::Error::from(error).into_response();
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(header::CONNECTION, close);
-    response
-}
-
 /// Ends what takes too long. An order that is being placed is placed all the same: the retry finds it by its key.
 pub(super) async fn limit_time<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
     match tokio::time::timeout(TIME_LIMIT, next.call(request)).await {
@@ -230,30 +188,6 @@ pub(super) async fn take_leave<E: Endpoint>(
         response.headers_mut().insert(header::CONNECTION, close);
     }
     Ok(response)
-}
-
-fn too_large(limit: usize) -> ApiError {
-    ApiError::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "payload_too_large",
-        format!("the body may have at most {limit} bytes"),
-    )
-}
-
-/// Reads on for a while what the client is still sending: a connection that is closed on unread data loses the answer.
-async fn drain(body: Body) {
-    const AT_MOST: usize = 32 << 20;
-    let read = async {
-        let (mut stream, mut seen) = (body.into_bytes_stream(), 0);
-        while let Some(Ok(bytes)) = stream.next().await {
-            seen += bytes.len();
-            if seen > AT_MOST {
-                break;
-            }
-        }
-    };
-    // Either end is fine.
-    let _ = tokio::time::timeout(Duration::from_secs(5), read).await;
 }
 
 fn accepted_id(headers: &HeaderMap) -> Option<String> {

@@ -9,9 +9,9 @@ use poem::web::{Data, Path};
 use poem::{Endpoint, IntoResponse, Request, Response, Route, get, handler};
 
 use super::State;
+use super::body::refuse_unread;
 use super::error::{ApiError, Result};
 use super::limits::Client;
-use super::request::refuse_unread;
 use crate::sight;
 
 pub(super) fn mount(routes: Route) -> Route {
@@ -28,7 +28,7 @@ pub(super) async fn refuse_unknown_account<E: Endpoint>(
         // Names of accounts have no characters that a path would encode.
         && !state.oms.has_account(account)
     {
-        return Ok(refuse_unread(ApiError::not_found("payment account")));
+        return Ok(refuse_unread(ApiError::not_found("payment account"), request));
     }
     next.call(request).await.map(IntoResponse::into_response)
 }

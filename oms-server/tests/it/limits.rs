@@ -124,6 +124,22 @@ async fn users_and_gateways_have_budgets_of_their_own() {
         refused.problem(429, "rate_limited");
         // Accounts that do not exist have none.
         webhook("nobody").await.problem(429, "rate_limited");
+        // Whoever is still sending hears the refusal, too.
+        let large = server
+            .request(Method::POST, "/v1/webhooks/mock")
+            .body(vec![0; 7 << 20]);
+        send(large).await.problem(429, "rate_limited");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_sends_much_to_nobody_hears_the_answer() {
+    TestServer::each_db(async |server| {
+        let large = server
+            .request(Method::POST, "/v1/webhooks/nobody")
+            .body(vec![0; 7 << 20]);
+        send(large).await.problem(404, "not_found");
     })
     .await;
 }

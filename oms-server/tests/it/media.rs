@@ -94,6 +94,12 @@ async fn what_is_no_picture_is_refused() {
         upload(&server, "", "file", png(), "image/png")
             .await
             .problem(401, "unauthorized");
+        // Of strangers not even as much is read as a picture may have.
+        for stranger in ["", "e30.e30.e30"] {
+            upload(&server, stranger, "file", vec![0; 7 << 20], "image/png")
+                .await
+                .problem(401, "unauthorized");
+        }
         server
             .post("/v1/media", &ann, json!({}))
             .await
