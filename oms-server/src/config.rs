@@ -330,14 +330,19 @@ fn own_url(variable: &'static str, text: &str) -> Result<String, ConfigError> {
             && url.query().is_none()
             && url.fragment().is_none()
             && url.username().is_empty()
+            && url.password().is_none()
     });
     if usable {
         Ok(text.trim_end_matches('/').to_owned())
     } else {
-        Err(wrong(
-            variable,
-            format!("{text:?} is not an address such as https://shop.example.com"),
-        ))
+        // Somebody may have put a password into it.
+        let given = if text.contains('@') {
+            "this".into()
+        } else {
+            format!("{text:?}")
+        };
+        let detail = format!("{given} is not an address such as https://shop.example.com");
+        Err(wrong(variable, detail))
     }
 }
 

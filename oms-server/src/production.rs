@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::config::{Config, ConfigError};
-use crate::setup;
+use crate::{setup, sqlite_file};
 
 /// What `OMS_ALLOW` may name.
 pub const OVERRIDES: [(&str, &str); 4] = [
@@ -73,9 +73,18 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     found.extend(public_url(config));
     found.extend(mail(config));
     found.extend(accounts(config));
-    found.extend(data_dir(config));
+    found.extend(folders(config));
     found.retain(|problem| problem.allow.is_none_or(|name| !config.allowed.contains(name)));
     found
+}
+
+/// Says in the log what should be looked at; in development nothing need be.
+pub(crate) fn warn(config: &Config) {
+    if config.production {
+        for warning in warnings(config) {
+            tracing::warn!("{warning}");
+        }
+    }
 }
 
 /// What may be meant so, but should be looked at.
@@ -190,11 +199,27 @@ fn accounts(config: &Config) -> Vec<Problem> {
 
 /// A whole shop lies there when the database is a file: its customers, what they ordered, who may log in. Beside a
 /// PostgreSQL it holds caches, and a container's empty volume is open to all who are in the container.
-fn data_dir(config: &Config) -> Option<Problem> {
-    if !config.database_url.starts_with("sqlite:") {
-        return None;
+fn folders(config: &Config) -> Vec<Problem> {
+    // An address that cannot be read is refused when the database is opened.
+    let Ok(Some(file)) = sqlite_file::path(&config.database_url) else {
+        return Vec::new();
+    };
+    let mut folders = vec![("OMS_DATA_DIR", config.data_dir.as_path())];
+    // The file may lie elsewhere.
+    let its = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if its != config.data_dir {
+        folders.push(("DATABASE_URL", its));
     }
-    let folder: &Path = &config.data_dir;
+    let open = folders
+        .into_iter()
+        .filter_map(|(variable, folder)| open_folder(variable, folder));
+    open.collect()
+}
+
+fn open_folder(variable: &'static str, folder: &Path) -> Option<Problem> {
     // One that is not there is made for its owner alone.
     let mode = std::fs::metadata(folder).ok()?.permissions().mode() & 0o777;
     let what = match (mode & 0o002 != 0, mode & 0o005 != 0) {
@@ -206,7 +231,7 @@ fn data_dir(config: &Config) -> Option<Problem> {
         "every user of this machine can {what} {} (mode {mode:03o}): chmod 700 it",
         folder.display()
     );
-    Some(allowable("OMS_DATA_DIR", "open-data-dir", detail))
+    Some(allowable(variable, "open-data-dir", detail))
 }
 
 fn is_local(host: &str) -> bool {
@@ -303,6 +328,25 @@ mod tests {
         let allowed = names.join(", ");
         let allowing: Vec<_> = bad.into_iter().chain([("OMS_ALLOW", allowed.as_str())]).collect();
         assert_eq!(found(folder.path(), &allowing), []);
+    }
+
+    #[test]
+    fn the_folder_of_the_database_is_judged_wherever_it_is() {
+        let (folder, elsewhere) = (private_folder(), private_folder());
+        let url = format!("sqlite://{}", elsewhere.path().join("shop.db").display());
+        let options = Options {
+            data_dir: Some(folder.path().display().to_string()),
+            database_url: Some(url),
+            ..Options::default()
+        };
+        let config = Config::read(&options, |_| None).unwrap();
+        assert_eq!(folders(&config), []);
+        std::fs::set_permissions(elsewhere.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let found = folders(&config);
+        assert_eq!(
+            (found.len(), found[0].variable, found[0].allow),
+            (1, "DATABASE_URL", Some("open-data-dir"))
+        );
     }
 
     #[test]

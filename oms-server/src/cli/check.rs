@@ -9,8 +9,12 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory};
 
 use super::{Cli, logs, serve, table};
-use crate::config::{self, Config, Options};
+use crate::config::{self, Config, ConfigError, Options};
+use crate::mailer;
 use crate::production::{self, Problem};
+
+/// Read by the client that sends traces, not by us.
+const OTLP_HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -39,6 +43,7 @@ struct Setting {
 pub(super) fn run(
     command: &Command,
     options: &Options,
+    logs: &logs::Options,
     matches: &ArgMatches,
     dotenv: &BTreeSet<String>,
 ) -> Result<ExitCode> {
@@ -46,18 +51,8 @@ pub(super) fn run(
     let read = Config::read(options, config::variable);
     let settings = settings(read.as_ref().ok(), matches, dotenv);
     let (problems, warnings) = match &read {
-        Ok(config) => (unfit(config), production::warnings(config)),
-        Err(e) => {
-            let (variable, detail) = (e.variable, e.detail.clone());
-            (
-                vec![Problem {
-                    variable,
-                    detail,
-                    allow: None,
-                }],
-                Vec::new(),
-            )
-        }
+        Ok(config) => (unfit(config, logs), production::warnings(config)),
+        Err(e) => (vec![as_problem(e.clone())], Vec::new()),
     };
     let fit = problems.is_empty();
     match json {
@@ -68,8 +63,9 @@ pub(super) fn run(
 }
 
 /// Development is held against production too: that is what one wants to know before the change.
-fn unfit(config: &Config) -> Vec<Problem> {
+fn unfit(config: &Config, logs: &logs::Options) -> Vec<Problem> {
     let mut problems = production::problems(config);
+    problems.extend(unusable(config, logs));
     if !config.production {
         let development = Problem {
             variable: "OMS_ENV",
@@ -79,6 +75,22 @@ fn unfit(config: &Config) -> Vec<Problem> {
         problems.insert(0, development);
     }
     problems
+}
+
+/// What is found out only when its part of the program starts, in whatever environment.
+fn unusable(config: &Config, logs: &logs::Options) -> Vec<Problem> {
+    let public_url = serve::public_url(config, config.listen);
+    let templates = mailer::check_templates(config.mail_templates.as_deref(), &config.mail_from, &public_url);
+    let errors = logs.problems(&config.sight).into_iter().chain(templates.err());
+    errors.map(as_problem).collect()
+}
+
+fn as_problem(error: ConfigError) -> Problem {
+    Problem {
+        variable: error.variable,
+        detail: error.detail,
+        allow: None,
+    }
 }
 
 /// Every name that the program asks for: the flags' own and those that it looks up.
@@ -122,12 +134,17 @@ fn settings(config: Option<&Config>, matches: &ArgMatches, dotenv: &BTreeSet<Str
 
 /// The names without a flag, from the code that reads them.
 fn looked_up() -> BTreeSet<&'static str> {
-    let names = RefCell::new(BTreeSet::from([logs::VARIABLE]));
+    let names = RefCell::new(BTreeSet::from([logs::VARIABLE, OTLP_HEADERS]));
     let record = |name| {
         names.borrow_mut().insert(name);
-        None
+        // Where these are set, others are asked for.
+        match name {
+            "OMS_MEDIA_URL" => Some("s3://bucket".to_owned()),
+            "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://collector".to_owned()),
+            _ => None,
+        }
     };
-    // Nothing is set, which is never wrong.
+    // Otherwise nothing is set, which is never wrong.
     let _ = Config::read(&Options::default(), record);
     names.into_inner()
 }
@@ -144,8 +161,11 @@ fn default(name: &str, config: &Config) -> String {
         "OMS_ENV" => "development".into(),
         "OMS_LISTEN" => config.listen.to_string(),
         "OMS_LOG" => logs::DEFAULT.into(),
+        "OMS_MEDIA_URL" => config.media.place(),
         "OMS_PLUGIN_DIR" => config.plugin_dir.display().to_string(),
         "OMS_PUBLIC_URL" => serve::public_url(config, config.listen),
+        "OTEL_SERVICE_NAME" => "oms".into(),
+        "OTEL_TRACES_SAMPLER_ARG" => "1".into(),
         "SECRET_KEY" if !config.production => {
             format!("random, kept in {}", config.data_dir.join("secret.key").display())
         }
@@ -155,30 +175,44 @@ fn default(name: &str, config: &Config) -> String {
 
 /// A value without what must not be seen.
 fn shown(name: &str, value: &str) -> String {
-    const SECRET: [&str; 4] = ["SECRET", "PASSWORD", "KEY", "TOKEN"];
-    if SECRET.iter().any(|word| name.contains(word)) {
+    const SECRET: [&str; 5] = ["SECRET", "PASSWORD", "KEY", "TOKEN", "HEADERS"];
+    // The name of a file with a secret is none.
+    if SECRET.iter().any(|word| name.contains(word)) && !name.ends_with("_FILE") {
         return format!("hidden ({} bytes)", value.len());
     }
-    if !name.ends_with("_URL") {
-        return table::one_line(value);
-    }
-    let Ok(mut url) = url::Url::parse(value) else {
+    match url::Url::parse(value) {
+        Ok(url) if url.cannot_be_a_base() && value.contains('@') => "hidden (no address)".into(),
+        Ok(url) => table::one_line(&without_secrets(name, url).unwrap_or_else(|| value.to_owned())),
         // Whatever it is, it may hold a password.
-        return "hidden (no address)".into();
+        Err(_) if name.contains("_URL") || name.ends_with("_ENDPOINT") => "hidden (no address)".into(),
+        Err(_) => table::one_line(value),
+    }
+}
+
+/// None when there is nothing to hide. Any setting may hold an address, and an address may hold a password.
+fn without_secrets(name: &str, mut url: url::Url) -> Option<String> {
+    let secret = |key: &str| {
+        let words = ["password", "secret", "token"];
+        words.iter().any(|word| key.to_lowercase().contains(word))
     };
+    let mut hid = false;
+    // Some services take a key for the user's name; who the user of the database is matters to operators.
+    if !url.username().is_empty() && name != "DATABASE_URL" {
+        hid |= url.set_username("hidden").is_ok();
+    }
     if url.password().is_some() {
-        let _ = url.set_password(Some("hidden"));
+        hid |= url.set_password(Some("hidden")).is_ok();
     }
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-    if pairs.iter().any(|(key, _)| key.contains("password")) {
+    if pairs.iter().any(|(key, _)| secret(key)) {
+        hid = true;
         let mut query = url.query_pairs_mut();
         query.clear();
         for (key, value) in &pairs {
-            let value = if key.contains("password") { "hidden" } else { value };
-            query.append_pair(key, value);
+            query.append_pair(key, if secret(key) { "hidden" } else { value });
         }
     }
-    table::one_line(url.as_str().trim_end_matches('/'))
+    hid.then(|| url.as_str().trim_end_matches('/').to_owned())
 }
 
 fn as_text(settings: &[Setting], problems: &[Problem], warnings: &[Problem]) -> String {
@@ -223,6 +257,14 @@ mod tests {
             ("DATABASE_URL", "postgres://oms@db/oms?password=geheim"),
             ("REDIS_URL", "redis://:geheim@redis:6379"),
             ("REDIS_URL", "geheim"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:geheim@collector:4318"),
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "https://geheim@collector:4318/?x=1",
+            ),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "me:geheim@collector"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=geheim"),
+            ("OMS_ANYTHING", "https://collector/?access_token=geheim"),
         ] {
             let shown = shown(name, value);
             assert!(!shown.contains("geheim") && !shown.is_empty(), "{shown}");
@@ -248,5 +290,8 @@ mod tests {
         let known: BTreeSet<&str> = settings.iter().map(|setting| setting.name.as_str()).collect();
         let unlisted: Vec<_> = known.difference(&listed).collect();
         assert!(unlisted.is_empty() && known.len() > 10, "{unlisted:?}");
+        for name in ["AWS_REGION", "OTEL_SERVICE_NAME", "OTEL_TRACES_SAMPLER_ARG"] {
+            assert!(known.contains(name), "{name}");
+        }
     }
 }

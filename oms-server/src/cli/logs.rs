@@ -34,17 +34,7 @@ pub(super) struct Options {
 impl Options {
     /// Begins to log, and to trace where the settings say so. Call it inside of the runtime.
     pub(super) fn init(&self, settings: &Settings) -> Result<Traces, ConfigError> {
-        let json = match self.log_format.as_deref() {
-            // Container set-ups pass variables that are not set as empty ones.
-            None | Some("" | "text" | "pretty") => false,
-            Some("json") => true,
-            Some(other) => {
-                return Err(ConfigError {
-                    variable: "OMS_LOG_FORMAT",
-                    detail: format!("{other:?} must be text or json"),
-                });
-            }
-        };
+        let json = self.json()?;
         let (traces, trace_layer) = traces::layer(settings.traces.as_ref())?;
         let lines = fmt::layer()
             .with_ansi(std::io::stderr().is_terminal())
@@ -63,6 +53,28 @@ impl Options {
             detail: format!("cannot be obeyed: {e}"),
         })?;
         Ok(traces)
+    }
+
+    /// Why [`Options::init`] would refuse.
+    pub(super) fn problems(&self, settings: &Settings) -> Vec<ConfigError> {
+        let found = [
+            self.json().err(),
+            wanted().err(),
+            traces::check(settings.traces.as_ref()).err(),
+        ];
+        found.into_iter().flatten().collect()
+    }
+
+    fn json(&self) -> Result<bool, ConfigError> {
+        match self.log_format.as_deref() {
+            // Container set-ups pass variables that are not set as empty ones.
+            None | Some("" | "text" | "pretty") => Ok(false),
+            Some("json") => Ok(true),
+            Some(other) => Err(ConfigError {
+                variable: "OMS_LOG_FORMAT",
+                detail: format!("{other:?} must be text or json"),
+            }),
+        }
     }
 }
 

@@ -120,7 +120,7 @@ pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     if let Command::Config(command) = &cli.command {
-        return ended(check::run(command, &cli.options, &matches, &dotenv));
+        return ended(check::run(command, &cli.options, &cli.logs, &matches, &dotenv));
     }
     let config = match Config::read(&cli.options, config::variable) {
         Ok(config) => config,
@@ -236,6 +236,7 @@ async fn open(config: &Config) -> Result<Oms> {
 }
 
 async fn worker(config: &Config) -> Result<ExitCode> {
+    production::warn(config);
     let (public_url, redis) = (serve::public_url(config, config.listen), setup::redis(config)?);
     let oms = setup::open_beside_others(config, &public_url, redis.as_ref()).await?;
     setup::load_plugins(config, &oms).await?;

@@ -17,7 +17,7 @@ use super::{admin, demo};
 use crate::config::Config;
 use crate::mock_gateway::Bank;
 use crate::sight::Metrics;
-use crate::{http, setup};
+use crate::{http, production, setup};
 
 /// How long requests may go on after the server was asked to stop.
 /// Longer than any of them may take.
@@ -43,6 +43,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
     if options.demo && config.production {
         anyhow::bail!("the demo shop has a known password: --demo is refused in production (OMS_ENV)");
     }
+    production::warn(config);
     let (acceptor, address) = listen(config.listen, "OMS_LISTEN").await?;
     let public_url = public_url(config, address);
     let redis = setup::redis(config)?;

@@ -15,6 +15,8 @@ use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use oms_core::mail::{MailError, Mailer, Message};
 
+use crate::config::ConfigError;
+
 pub use self::settings::{MailTls, Smtp};
 
 use self::folder::{MailFolder, readable};
@@ -33,6 +35,20 @@ enum Transport {
     Folder(MailFolder),
 }
 
+/// Whether the words of mails can be used. The message names the file and the line.
+pub(crate) fn check_templates(
+    templates: Option<&Path>,
+    from: &Mailbox,
+    public_url: &str,
+) -> Result<(), ConfigError> {
+    Templates::load(templates, public_url, shop(from)).map(drop)
+}
+
+/// What mails are signed with.
+fn shop(from: &Mailbox) -> &str {
+    from.name.as_deref().unwrap_or_else(|| from.email.domain())
+}
+
 impl MailSender {
     /// Sends by SMTP, or writes into the folder when there is no server. `templates` is a folder whose files replace
     /// the words that are compiled in.
@@ -43,9 +59,8 @@ impl MailSender {
         from: Mailbox,
         public_url: &str,
     ) -> Result<Self> {
-        let shop = from.name.as_deref().unwrap_or_else(|| from.email.domain());
         Ok(Self {
-            templates: Templates::load(templates, public_url, shop)?,
+            templates: Templates::load(templates, public_url, shop(&from))?,
             from,
             transport: match smtp {
                 Some(smtp) => Transport::Smtp(SmtpClient::new(smtp)?),

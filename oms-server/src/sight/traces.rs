@@ -7,6 +7,9 @@
 use oms_core::JobStart;
 use tracing::Span;
 
+use super::TraceSettings;
+use crate::config::ConfigError;
+
 #[cfg(feature = "otel")]
 pub(crate) use export::{Traces, layer};
 #[cfg(not(feature = "otel"))]
@@ -65,6 +68,17 @@ pub(crate) fn traceparent(span: &Span) -> Option<String> {
     }
 }
 
+/// Whether this program can send traces where the settings want them.
+pub(crate) fn check(settings: Option<&TraceSettings>) -> Result<(), ConfigError> {
+    match settings {
+        Some(_) if !cfg!(feature = "otel") => Err(ConfigError {
+            variable: "OTEL_EXPORTER_OTLP_ENDPOINT",
+            detail: "is set, but this program was built without the feature otel".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// A program that was built without the feature.
 #[cfg(not(feature = "otel"))]
 mod nowhere {
@@ -76,13 +90,7 @@ mod nowhere {
     pub(crate) struct Traces;
 
     pub(crate) fn layer(settings: Option<&TraceSettings>) -> Result<(Traces, Option<Identity>), ConfigError> {
-        match settings {
-            None => Ok((Traces, None)),
-            Some(_) => Err(ConfigError {
-                variable: "OTEL_EXPORTER_OTLP_ENDPOINT",
-                detail: "is set, but this program was built without the feature otel".into(),
-            }),
-        }
+        super::check(settings).map(|()| (Traces, None))
     }
 
     impl Traces {

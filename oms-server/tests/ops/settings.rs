@@ -109,6 +109,35 @@ fn every_problem_has_a_line_and_an_unfit_status() {
     );
 }
 
+#[test]
+fn what_a_start_would_find_wrong_is_found_before() {
+    let folder = private_folder();
+    let templates = folder.path().join("words");
+    std::fs::create_dir(&templates).unwrap();
+    std::fs::write(templates.join("verify.txt"), "{{ nobody }}").unwrap();
+    let templates = templates.to_str().unwrap();
+    for (variable, value) in [
+        ("OMS_LOG", "oms_core=loud"),
+        ("OMS_LOG_FORMAT", "xml"),
+        ("OMS_MAIL_TEMPLATES", templates),
+    ] {
+        let output = check(
+            folder.path(),
+            &["--json"],
+            &[&GOOD[..], &[(variable, value)]].concat(),
+        );
+        assert_eq!(output.status.code(), Some(1), "{variable}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["problems"][0]["variable"], variable, "{report}");
+    }
+    let wrong = [("OMS_PUBLIC_URL", "https://me:geheim@shop")];
+    let shown = text(&check(folder.path(), &[], &wrong).stdout);
+    assert!(
+        shown.contains("OMS_PUBLIC_URL: ") && !shown.contains("geheim"),
+        "{shown}"
+    );
+}
+
 /// Ends by itself when it is refused; otherwise it would listen.
 fn starts(folder: &Path, variables: &[(&str, &str)]) -> Output {
     // A port that nobody may listen on, so that a start that is not refused ends too, with another status.
@@ -125,6 +154,12 @@ fn production_does_not_start_with_unsafe_settings_unless_they_are_named() {
     let output = starts(folder.path(), &GOOD);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("192.0.2.1"));
+    // What is allowed, but should be looked at, is said at the start too.
+    assert!(
+        text(&output.stderr).contains("nobody can pay"),
+        "{}",
+        text(&output.stderr)
+    );
 
     let bare = starts(folder.path(), &GOOD[..1]);
     let said = text(&bare.stderr);
