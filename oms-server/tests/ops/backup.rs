@@ -208,8 +208,9 @@ async fn pictures_go_with_it_once() {
     assert!(!third.path().join("oms.db").exists(), "status 1, and a database");
 
     // Where pictures cannot be looked for, the database is restored all the same.
-    std::fs::write(third.path().join("media"), "no folder").unwrap();
-    let told = json(third.path(), &["restore", file, "--json"]);
+    let fourth = tempfile::tempdir().unwrap();
+    std::fs::write(fourth.path().join("media"), "no folder").unwrap();
+    let told = json(fourth.path(), &["restore", file, "--json"]);
     assert_eq!(told["pictures_missing"], Value::Null);
     assert!(told["users"].as_i64().unwrap() > 0, "{told}");
 
