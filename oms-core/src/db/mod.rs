@@ -145,17 +145,21 @@ impl Db {
         }
     }
 
-    /// As [`Db::routine`], for what only reads: who asks, and whether the database is there.
+    /// As [`Db::routine`], for what only reads, as [`Db::read`] does: who asks, and whether the database is there.
     pub(crate) async fn routine_read(&self) -> Result<Tx> {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { .. } => self.read().await,
             #[cfg(feature = "postgres")]
-            Self::Postgres { .. } => self.routine().await,
+            Self::Postgres { routine, .. } => {
+                let look = Box::pin(async { Ok(Tx::Postgres(routine.look().await?)) });
+                telemetry::begun("routine", look).await
+            }
         }
     }
 
-    /// A transaction that only reads. On PostgreSQL each statement sees what was committed before it.
+    /// For reading only. On PostgreSQL each statement sees what was committed before it, in a transaction or not: so there
+    /// is none, and beginning and ending it cost nothing.
     pub(crate) async fn read(&self) -> Result<Tx> {
         telemetry::begun("read", Box::pin(self.begin_read())).await
     }
@@ -165,7 +169,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { reader, .. } => Tx::Sqlite(reader.begin().await?),
             #[cfg(feature = "postgres")]
-            Self::Postgres { pool, .. } => Tx::Postgres(pool.begin("BEGIN").await?),
+            Self::Postgres { pool, .. } => Tx::Postgres(pool.look().await?),
         })
     }
 

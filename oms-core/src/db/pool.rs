@@ -3,7 +3,8 @@
 //! A pool of our own: that of sqlx 0.9 loses a slot for ever when a connection dies in silence (its issue 4349), asks
 //! each connection for a sign of life before and after every use, and lets any number of callers wait. Here `BEGIN` is
 //! the sign of life, every wait ends, and only a connection that is known to be in order is used again. Giving one up
-//! waits for nothing: its socket is closed, which is the rollback.
+//! waits for nothing: its socket is closed, which is the rollback. Reads that need no transaction have none, so that
+//! under load each costs its own round trips alone.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,6 +27,8 @@ use crate::error::connection_lost;
 const ACQUIRE: Duration = Duration::from_secs(3);
 /// How long a connection that lay idle may take to answer `BEGIN` before it counts as dead.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(1500);
+/// A connection that was in use so short a time ago is taken for alive by those who only look.
+const WARM: Duration = Duration::from_millis(100);
 /// How long a statement may take. A little more than the server's own limit, so that it ends here only when the server
 /// does not answer at all.
 const STATEMENT: Duration = Duration::from_millis(4500);
@@ -69,6 +72,8 @@ struct Idle {
 pub(crate) struct PgTx {
     /// None once it has ended.
     held: Option<Held>,
+    /// False when it only looks: each statement stands by itself, and there is nothing to roll back.
+    begun: bool,
     /// How long each statement may take.
     limit: Duration,
     /// A statement was sent, and its answer was not read to its end.
@@ -128,25 +133,42 @@ impl Pool {
 
     /// Begins a transaction with this statement. Errors: none could be begun in time, or too many wait already.
     pub(crate) async fn begin(&self, statement: &'static str) -> sqlx::Result<PgTx> {
+        self.start(Some(statement)).await
+    }
+
+    /// As [`Pool::begin`], for statements that only read and need no common transaction. A connection that was in use
+    /// a moment ago costs no round trip here; if it has died since then, the first statement fails.
+    pub(crate) async fn look(&self) -> sqlx::Result<PgTx> {
+        self.start(None).await
+    }
+
+    async fn start(&self, begin: Option<&'static str>) -> sqlx::Result<PgTx> {
         let until = Instant::now() + ACQUIRE;
-        timeout_at(until, self.begin_until(statement, until))
+        timeout_at(until, self.start_until(begin, until))
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    async fn begin_until(&self, statement: &'static str, until: Instant) -> sqlx::Result<PgTx> {
+    async fn start_until(&self, begin: Option<&'static str>, until: Instant) -> sqlx::Result<PgTx> {
         let slot = self.slot().await?;
+        let begun = begin.is_some();
         while let Some(mut idle) = self.0.take_idle() {
-            match timeout(SIGN_OF_LIFE, idle.connection.execute(statement)).await {
-                Ok(Ok(_)) => return Ok(self.begun(idle.connection, idle.born, slot)),
+            if !begun && idle.since.elapsed() < WARM {
+                return Ok(self.hold(idle.connection, idle.born, slot, begun));
+            }
+            let sign = idle.connection.execute(begin.unwrap_or("SELECT 1"));
+            match timeout(SIGN_OF_LIFE, sign).await {
+                Ok(Ok(_)) => return Ok(self.hold(idle.connection, idle.born, slot, begun)),
                 // What ended this one has probably ended the others. Nothing is lost with them. An error of another
                 // kind is that of a session in a state which a new one does not share.
                 Ok(Err(_)) | Err(_) => self.0.forget_idle(),
             }
         }
         let mut connection = self.connect(until).await?;
-        connection.execute(statement).await?;
-        Ok(self.begun(connection, Instant::now(), slot))
+        if let Some(begin) = begin {
+            connection.execute(begin).await?;
+        }
+        Ok(self.hold(connection, Instant::now(), slot, begun))
     }
 
     async fn slot(&self) -> sqlx::Result<OwnedSemaphorePermit> {
@@ -179,7 +201,7 @@ impl Pool {
         }
     }
 
-    fn begun(&self, connection: PgConnection, born: Instant, slot: OwnedSemaphorePermit) -> PgTx {
+    fn hold(&self, connection: PgConnection, born: Instant, slot: OwnedSemaphorePermit, begun: bool) -> PgTx {
         let held = Held {
             connection,
             born,
@@ -188,6 +210,7 @@ impl Pool {
         };
         PgTx {
             held: Some(held),
+            begun,
             limit: STATEMENT,
             busy: false,
         }
@@ -282,6 +305,10 @@ impl PgTx {
         });
         // A connection that broke is as little use as one that still owes an answer.
         self.busy = answer.as_ref().is_err_and(connection_lost);
+        if let (true, false, Some(held)) = (self.busy, self.begun, &self.held) {
+            // Nobody had asked this one for a sign of life, and nobody would ask the others.
+            held.pool.0.forget_idle();
+        }
         answer
     }
 
@@ -307,7 +334,11 @@ impl PgTx {
         if !self.busy
             && let Some(held) = self.held.take()
         {
-            held.roll_back().await;
+            if self.begun {
+                held.roll_back().await;
+            } else {
+                held.give_back();
+            }
         }
     }
 }
@@ -318,8 +349,10 @@ impl Drop for PgTx {
             return;
         };
         // What is dropped in the middle of a statement or outside of the runtime is closed.
-        if let (false, Ok(runtime)) = (self.busy, Handle::try_current()) {
-            runtime.spawn(held.roll_back());
+        match (self.busy, Handle::try_current()) {
+            (false, Ok(_)) if !self.begun => held.give_back(),
+            (false, Ok(runtime)) => drop(runtime.spawn(held.roll_back())),
+            _ => {}
         }
     }
 }

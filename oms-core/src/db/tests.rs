@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -24,6 +25,12 @@ fn options() -> PgConnectOptions {
 
 async fn session(tx: &mut PgTx) -> i32 {
     let sql = "SELECT pg_backend_pid()";
+    limited!(tx, |conn| sqlx::query_scalar(sql).fetch_one(conn).await).unwrap()
+}
+
+/// When the transaction began.
+async fn since(tx: &mut PgTx) -> i64 {
+    let sql = "SELECT (extract(epoch FROM now()) * 1000000)::bigint";
     limited!(tx, |conn| sqlx::query_scalar(sql).fetch_one(conn).await).unwrap()
 }
 
@@ -62,6 +69,41 @@ async fn a_connection_is_used_again_however_its_transaction_ends() {
     assert_eq!(session(&mut tx).await, first);
     tx.commit().await.unwrap();
     assert_eq!((pool.size(), pool.num_idle()), (1, 1));
+}
+
+/// Statements that only look stand by themselves, and a session that was killed fails one of them and no more.
+#[tokio::test]
+async fn looking_begins_nothing_and_survives_killed_sessions() {
+    let pool = Pool::open(options(), 4).await.unwrap();
+    let mut look = pool.look().await.unwrap();
+    let starts = (since(&mut look).await, since(&mut look).await);
+    assert!(starts.0 < starts.1, "both were in one transaction: {starts:?}");
+    assert!(execute(&mut look, "SELECT 1 / 0").await.is_err());
+    let first = session(&mut look).await;
+    drop(look);
+    assert_eq!((pool.size(), pool.num_idle()), (1, 1));
+
+    let (mut one, mut other) = (pool.look().await.unwrap(), pool.look().await.unwrap());
+    assert_eq!(session(&mut one).await, first);
+    assert_ne!(session(&mut other).await, first);
+    let sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY($1)";
+    let pids = [session(&mut one).await, session(&mut other).await];
+    one.rollback().await;
+    other.rollback().await;
+    let mut killer = PgConnection::connect_with(&options()).await.unwrap();
+    sqlx::query(sessions)
+        .bind(pids)
+        .execute(&mut killer)
+        .await
+        .unwrap();
+    sleep(Duration::from_millis(20)).await;
+    let mut broken = pool.look().await.unwrap();
+    if execute(&mut broken, "SELECT 1").await.is_err() {
+        drop(broken);
+        assert_eq!((pool.size(), pool.num_idle()), (0, 0));
+    }
+    let mut look = pool.look().await.unwrap();
+    execute(&mut look, "SELECT 1").await.unwrap();
 }
 
 /// Its answer is still to come: the next user would take it for its own.
