@@ -17,6 +17,8 @@ use crate::workspace::{Workspace, output, run as run_command};
 const REPLICAS: usize = 3;
 /// Beside the port that somebody's own stack has.
 const FIRST_PORT: usize = 18_000;
+/// An empty file: the older program takes no device for one.
+const NO_SETTINGS: &str = "compose.env";
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Args)]
@@ -28,6 +30,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let stack = Stack::find(workspace)?;
+    std::fs::write(workspace.target_dir.join(NO_SETTINGS), "")?;
     // What an earlier run left behind would not be an empty database.
     stack.compose(&["down", "--volumes", "--remove-orphans"])?;
     let played = stack.play();
@@ -127,7 +130,9 @@ impl<'a> Stack<'a> {
         command
             .args(&self.program[1..])
             // Neither the settings nor the image of whoever runs this.
-            .args(["--env-file", "/dev/null", "--project-name", "oms-smoke"])
+            .arg("--env-file")
+            .arg(self.workspace.target_dir.join(NO_SETTINGS))
+            .args(["--project-name", "oms-smoke"])
             .args(args)
             .current_dir(&self.workspace.root)
             .env("OMS_PORT", format!("{FIRST_PORT}-{}", FIRST_PORT + REPLICAS - 1))
