@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// Leave the stack running at the end
     #[arg(long)]
     keep: bool,
+    /// Take the image `oms-smoke` as it is
+    #[arg(long)]
+    no_build: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -33,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     std::fs::write(workspace.target_dir.join(NO_SETTINGS), "")?;
     // What an earlier run left behind would not be an empty database.
     stack.compose(&["down", "--volumes", "--remove-orphans"])?;
-    let played = stack.play();
+    let played = stack.play(options);
     if played.is_err() {
         // The reason of the failure stands in there.
         let _ = stack.compose(&["logs", "--tail", "40"]);
@@ -65,10 +68,11 @@ impl<'a> Stack<'a> {
         }
     }
 
-    fn play(&self) -> Result<()> {
+    fn play(&self, options: &Options) -> Result<()> {
         let replicas = format!("web={REPLICAS}");
         let started = Instant::now();
-        self.compose(&["up", "--build", "--detach", "--scale", &replicas])?;
+        let build = if options.no_build { "--no-build" } else { "--build" };
+        self.compose(&["up", build, "--detach", "--scale", &replicas])?;
         println!("up after {:.0} s", started.elapsed().as_secs_f64());
         let addresses = self.addresses()?;
         ensure!(
