@@ -33,7 +33,8 @@ impl Scene {
     pub(crate) async fn open() -> Self {
         // The clients' library wants one, though nothing here speaks TLS.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let postgres = Postgres::start("-c max_connections=60");
+        // Sessions that fall silent stay open at the server for as long as the test runs: several pools full of them.
+        let postgres = Postgres::start("-c max_connections=200");
         let database = Database::new(postgres.url());
         let people = open_shop(&database).await;
         let target = SocketAddr::from(([127, 0, 0, 1], postgres.port));
