@@ -20,6 +20,10 @@ pub(crate) struct Incoming<'a> {
     pub(crate) id: &'a str,
     pub(crate) method: &'static str,
     /// The template of the path.
+    #[cfg_attr(
+        not(feature = "otel"),
+        expect(dead_code, reason = "traces alone are named by it")
+    )]
     pub(crate) route: &'static str,
     pub(crate) path: &'a str,
     /// Well formed.
