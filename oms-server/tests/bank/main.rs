@@ -10,6 +10,8 @@
     reason = "tests may panic, and not every story needs every helper"
 )]
 
+#[path = "../common/fresh.rs"]
+mod fresh;
 mod support;
 
 mod faults;

@@ -6,7 +6,6 @@ use oms_core::catalog::{NewBusiness, NewProduct, NewVariant};
 use oms_core::inventory::Adjust;
 use oms_core::users::{Register, User};
 use oms_core::{Actor, Money, Oms, Roles};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// SKUs and their prices in cents. No total of a cart is one of the bank's magic amounts.
 pub(crate) const PRICES: [(&str, i64); 4] = [("MUG", 1299), ("CUP", 890), ("BOARD", 3450), ("PENCIL", 120)];
@@ -120,31 +119,4 @@ async fn stock(oms: &Oms, seller: &Actor) {
         };
         oms.inventory().adjust(seller, adjust).await.unwrap();
     }
-}
-
-/// A fresh database on the server that the test command started.
-pub(crate) async fn create_postgres(purpose: &str) -> String {
-    let admin_url = postgres_url();
-    let name = format!("oms_{purpose}_{}", std::process::id());
-    let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-    let sql = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-    admin.execute(sql).await.unwrap();
-    format!("{}/{name}", admin_url.rsplit_once('/').unwrap().0)
-}
-
-pub(crate) async fn drop_postgres(url: &str) {
-    let name = url.rsplit_once('/').unwrap().1;
-    let mut admin = PgConnection::connect(&postgres_url()).await.unwrap();
-    let sql = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
-    admin.execute(sql).await.unwrap();
-}
-
-/// A part that cannot run fails: there is no test without PostgreSQL.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test command says here where its server is"
-)]
-fn postgres_url() -> String {
-    std::env::var("OMS_TEST_POSTGRES_URL")
-        .expect("set OMS_TEST_POSTGRES_URL, or run `cargo xtask test`, which does")
 }

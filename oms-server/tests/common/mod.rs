@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod database;
+pub(crate) mod fresh;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod server;

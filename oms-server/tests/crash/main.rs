@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clients::Traffic;
-use common::database::{Database, create_postgres, drop_postgres, open_shop};
+use common::database::{Database, open_shop};
+use common::fresh::with_postgres;
 use common::server::Server;
 use common::{Random, seed};
 use ledger::Ledger;
@@ -38,18 +39,11 @@ async fn on_sqlite_no_kill_loses_or_doubles_anything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_no_kill_loses_or_doubles_anything() {
-    let url = create_postgres("crash").await;
-    let database = Database::new(url.clone());
-    // A task of its own, so that the database is dropped after a failure too.
-    let played = tokio::spawn(async move {
+    with_postgres(async |url| {
         let folder = tempfile::tempdir().unwrap();
-        play(folder.path(), database).await;
+        play(folder.path(), Database::new(url.to_owned())).await;
     })
     .await;
-    drop_postgres(&url).await;
-    if let Err(e) = played {
-        std::panic::resume_unwind(e.into_panic());
-    }
 }
 
 async fn play(folder: &Path, database: Database) {

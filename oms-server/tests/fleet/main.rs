@@ -17,7 +17,7 @@ mod jobs;
 mod rolling;
 mod stories;
 
-use common::database::{create_postgres, drop_postgres};
+use common::fresh::with_postgres;
 use company::Fleet;
 
 /// One fleet for all, since it takes a while to start.
@@ -25,11 +25,8 @@ use company::Fleet;
 async fn a_fleet_is_one_shop() {
     // The clients' library wants one, though nothing here speaks TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let url = create_postgres("fleet").await;
-    let database_url = url.clone();
-    // A task of its own, so that the database is dropped after a failure too.
-    let played = tokio::spawn(async move {
-        let mut fleet = Fleet::start(database_url).await;
+    with_postgres(async |url| {
+        let mut fleet = Fleet::start(url.to_owned()).await;
         stories::a_key_makes_one_order_wherever_it_is_sent(&fleet).await;
         stories::sessions_are_good_everywhere(&fleet).await;
         stories::webhooks_may_come_to_any(&fleet).await;
@@ -39,8 +36,4 @@ async fn a_fleet_is_one_shop() {
         fleet.verify();
     })
     .await;
-    drop_postgres(&url).await;
-    if let Err(e) = played {
-        std::panic::resume_unwind(e.into_panic());
-    }
 }

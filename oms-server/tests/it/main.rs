@@ -9,6 +9,8 @@
     reason = "tests may panic, and not every story needs every helper"
 )]
 
+#[path = "../common/fresh.rs"]
+mod fresh;
 mod support;
 
 mod bad_input;

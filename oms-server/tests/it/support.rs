@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use oms_core::testing::FakeGateway;
 use oms_core::users::Register;
@@ -13,7 +12,8 @@ use poem::Server;
 use poem::listener::{Acceptor, Listener, TcpListener};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+use crate::fresh::with_postgres;
 
 pub struct TestServer {
     pub url: String,
@@ -45,19 +45,8 @@ impl TestServer {
         println!("on SQLite");
         play(None, variables, &story).await;
 
-        let (admin_url, name) = (postgres_url(), unique_name());
-        let url = format!("{}/{name}", admin_url.rsplit_once('/').unwrap().0);
-        let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-        admin
-            .execute(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-            .await
-            .unwrap();
         println!("on PostgreSQL");
-        play(Some(url), variables, &story).await;
-        admin
-            .execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
-            .await
-            .unwrap();
+        with_postgres(async |url| play(Some(url.to_owned()), variables, &story).await).await;
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -266,20 +255,4 @@ async fn play(database_url: Option<String>, variables: Variables, story: &impl A
     let violations = oms.verify(&Actor::System).await.unwrap();
     assert!(violations.is_empty(), "{violations:?}");
     oms.shutdown().await;
-}
-
-/// A part that cannot run fails: there is no test without PostgreSQL.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test command says here where its server is"
-)]
-fn postgres_url() -> String {
-    std::env::var("OMS_TEST_POSTGRES_URL")
-        .expect("set OMS_TEST_POSTGRES_URL, or run `cargo xtask test`, which does")
-}
-
-fn unique_name() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("oms_http_test_{}_{count}", std::process::id())
 }

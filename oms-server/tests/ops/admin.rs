@@ -5,7 +5,8 @@ use std::pin::Pin;
 
 use serde_json::Value;
 
-use crate::program::{fails, run, sqlite_url, text, with_postgres};
+use crate::fresh::with_postgres;
+use crate::program::{fails, run, sqlite_url, text};
 use crate::shop::{PASSWORD, Shop};
 use oms_core::{Actor, Error};
 

@@ -11,7 +11,8 @@ use oms_core::Actor;
 use serde_json::{Value, json};
 use sqlx::Connection;
 
-use crate::program::{fails, json, ok, run, sqlite, sqlite_url, text, with_postgres};
+use crate::fresh::with_postgres;
+use crate::program::{fails, json, ok, run, sqlite, sqlite_url, text};
 use crate::server::Server;
 use crate::shop::{PASSWORD, Shop};
 

@@ -8,6 +8,8 @@
 
 mod admin;
 mod backup;
+#[path = "../common/fresh.rs"]
+mod fresh;
 mod migrate_data;
 mod program;
 mod restore;

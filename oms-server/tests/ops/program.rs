@@ -1,12 +1,10 @@
 //! The program on a folder of its own, and databases for it.
 
 use std::path::Path;
-use std::pin::Pin;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 
 /// With neither variables nor an `.env` of whoever runs the tests.
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
@@ -60,29 +58,4 @@ pub(crate) async fn sqlite(path: &Path) -> SqliteConnection {
     SqliteConnection::connect(&format!("sqlite://{}", path.display()))
         .await
         .unwrap()
-}
-
-/// A fresh database on the server that the test command started, dropped with the story. Boxed, since stories are long.
-pub(crate) fn with_postgres(story: impl AsyncFn(&str)) -> Pin<Box<impl Future<Output = ()>>> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let (admin_url, name) = (postgres_url(), format!("oms_ops_{}_{count}", std::process::id()));
-    Box::pin(async move {
-        let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-        let sql = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        admin.execute(sql).await.unwrap();
-        story(&format!("{}/{name}", admin_url.rsplit_once('/').unwrap().0)).await;
-        let sql = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
-        admin.execute(sql).await.unwrap();
-    })
-}
-
-/// A part that cannot run fails: there is no test without PostgreSQL.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test command says here where its server is"
-)]
-fn postgres_url() -> String {
-    std::env::var("OMS_TEST_POSTGRES_URL")
-        .expect("set OMS_TEST_POSTGRES_URL, or run `cargo xtask test`, which does")
 }

@@ -9,6 +9,8 @@
 
 mod database;
 mod faults;
+#[path = "../common/fresh.rs"]
+mod fresh;
 mod process;
 mod redis_server;
 mod shared;

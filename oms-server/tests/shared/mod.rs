@@ -5,13 +5,16 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+#[path = "../common/fresh.rs"]
+mod fresh;
+
+use fresh::with_postgres;
 
 /// Generous: an unoptimised build on a machine that is busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -225,18 +228,11 @@ pub async fn each_db(story: impl AsyncFn(&Path, &str)) {
     story(folder.path(), &url).await;
 
     println!("on PostgreSQL");
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("oms_beside_{}_{count}", std::process::id());
-    let admin_url = variable("OMS_TEST_POSTGRES_URL");
-    let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-    let sql = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-    admin.execute(sql).await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("{}/{name}", admin_url.rsplit_once('/').unwrap().0);
-    story(folder.path(), &url).await;
-    let sql = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
-    admin.execute(sql).await.unwrap();
+    with_postgres(async |url| {
+        let folder = tempfile::tempdir().unwrap();
+        story(folder.path(), url).await;
+    })
+    .await;
 }
 
 fn python() -> PathBuf {

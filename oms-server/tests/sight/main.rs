@@ -9,6 +9,8 @@
 )]
 
 mod files;
+#[path = "../common/fresh.rs"]
+mod fresh;
 mod health;
 mod logs;
 mod metrics;

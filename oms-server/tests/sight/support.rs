@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use crate::fresh::with_postgres;
 
 /// For what happens in the background, on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,19 +48,12 @@ pub async fn on_both(story: impl AsyncFn(&str)) {
 /// Plays a story on an empty database of the test's PostgreSQL.
 pub async fn on_postgres(story: impl AsyncFn(&str)) {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("oms_sight_test_{}_{count}", std::process::id());
-    let admin_url = variable("OMS_TEST_POSTGRES_URL");
-    let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-    let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-    admin.execute(create).await.unwrap();
-    let mut url = url::Url::parse(&admin_url).unwrap();
-    url.set_password(Some(DATABASE_PASSWORD)).unwrap();
-    url.set_path(&name);
-    story(url.as_str()).await;
-    let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
-    admin.execute(drop).await.unwrap();
+    with_postgres(async |url| {
+        let mut url = url::Url::parse(url).unwrap();
+        url.set_password(Some(DATABASE_PASSWORD)).unwrap();
+        story(url.as_str()).await;
+    })
+    .await;
 }
 
 impl Program {

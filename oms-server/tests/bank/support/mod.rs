@@ -16,10 +16,11 @@ use oms_server::{http, setup};
 use poem::Server;
 use poem::listener::{Acceptor, Listener, TcpListener};
 use reqwest::Client;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::fresh::with_postgres;
 
 pub use books::{OTHER_SECRET, Webhook};
 pub use verbs::{Order, Payment, euros};
@@ -81,14 +82,7 @@ pub async fn on_both(terms: Terms, story: impl AsyncFn(&Shop)) {
         println!("right on SQLite");
     };
     let on_postgres = async {
-        let (admin_url, name) = (variable("OMS_TEST_POSTGRES_URL"), unique_name());
-        let url = format!("{}/{name}", admin_url.rsplit_once('/').unwrap().0);
-        let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-        let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        admin.execute(create).await.unwrap();
-        play(Some(url), terms, &story).await;
-        let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
-        admin.execute(drop).await.unwrap();
+        with_postgres(async |url| play(Some(url.to_owned()), terms, &story).await).await;
         println!("right on PostgreSQL");
     };
     tokio::join!(on_sqlite, on_postgres);
@@ -259,10 +253,4 @@ pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Result<T, String>)
 )]
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("set {name}, or run `cargo xtask test`, which does"))
-}
-
-fn unique_name() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("oms_bank_test_{}_{count}", std::process::id())
 }
