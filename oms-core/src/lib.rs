@@ -24,6 +24,9 @@ mod cause;
 mod db;
 mod error;
 mod figures;
+#[cfg(test)]
+#[path = "../tests/fresh/mod.rs"]
+mod fresh;
 mod id;
 mod idempotency;
 mod money;

@@ -1,7 +1,6 @@
 //! What orders call inside their transactions, and what `verify` finds, on both databases.
 
 use futures_util::future::join_all;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::store::{apply, try_allocate};
 use super::{Adjust, Cause, StockLevel, verify};
@@ -9,6 +8,7 @@ use crate::actor::{Actor, Roles};
 use crate::catalog::{NewBusiness, NewProduct, NewVariant};
 use crate::db::{Table, Tx, lock, run};
 use crate::error::{Error, Result};
+use crate::fresh::with_postgres;
 use crate::id::{BusinessId, OrderId, UserId, VariantId};
 use crate::money::Money;
 use crate::oms::Oms;
@@ -27,7 +27,7 @@ struct Shop {
 
 #[tokio::test]
 async fn all_or_nothing_is_allocated() {
-    each_db("alloc", async |shop| {
+    each_db(async |shop| {
         let order = OrderId::new(NOW);
         assert!(!shop.allocate(order, &[(shop.a, 3), (shop.b, 3)]).await.unwrap());
         assert_eq!(shop.levels().await, [(5, 0), (2, 0)]);
@@ -45,7 +45,7 @@ async fn all_or_nothing_is_allocated() {
 
 #[tokio::test]
 async fn no_unit_is_allocated_twice() {
-    each_db("twice", async |shop| {
+    each_db(async |shop| {
         let wanted = [(shop.b, 1), (shop.a, 1)];
         let orders = (0..12).map(|_| shop.allocate(OrderId::new(NOW), &wanted));
         let taken = join_all(orders)
@@ -60,7 +60,7 @@ async fn no_unit_is_allocated_twice() {
 
 #[tokio::test]
 async fn a_change_that_does_not_fit_is_refused_whole() {
-    each_db("fit", async |shop| {
+    each_db(async |shop| {
         for changes in [
             vec![(shop.a, 0, 1), (shop.b, 0, 3)],
             vec![(shop.a, 0, -1)],
@@ -81,7 +81,7 @@ async fn a_change_that_does_not_fit_is_refused_whole() {
 
 #[tokio::test]
 async fn verify_finds_each_difference() {
-    each_db("verify", async |shop| {
+    each_db(async |shop| {
         let order = OrderId::new(NOW);
         let a = shop.a;
         shop.allocate(order, &[(a, 3)]).await.unwrap();
@@ -245,35 +245,14 @@ impl Shop {
 }
 
 /// Plays the story on SQLite and on PostgreSQL.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test command says here where its server is"
-)]
-async fn each_db(name: &str, story: impl AsyncFn(&Shop)) {
+async fn each_db(story: impl AsyncFn(&Shop)) {
     let folder = tempfile::tempdir().unwrap();
     play(
         &format!("sqlite://{}", folder.path().join("oms.db").display()),
         &story,
     )
     .await;
-
-    let server = std::env::var("OMS_TEST_POSTGRES_URL")
-        .expect("set OMS_TEST_POSTGRES_URL, or run `cargo xtask test`, which does");
-    let database = format!("oms_stock_{name}_{}", std::process::id());
-    let mut admin = PgConnection::connect(&server).await.unwrap();
-    admin
-        .execute(AssertSqlSafe(format!("CREATE DATABASE {database}")))
-        .await
-        .unwrap();
-    play(
-        &format!("{}/{database}", server.rsplit_once('/').unwrap().0),
-        &story,
-    )
-    .await;
-    admin
-        .execute(AssertSqlSafe(format!("DROP DATABASE {database} WITH (FORCE)")))
-        .await
-        .unwrap();
+    with_postgres(async |url| play(url, &story).await).await;
 }
 
 async fn play(url: &str, story: &impl AsyncFn(&Shop)) {

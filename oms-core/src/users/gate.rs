@@ -90,10 +90,7 @@ async fn answer_all(
         tokio::select! {
             biased;
             _ = waiting.recv_many(&mut batch, MAX_BATCH) => {}
-            () = stop.cancelled() => {
-                waiting.close();
-                waiting.recv_many(&mut batch, MAX_BATCH).await;
-            }
+            () = stop.cancelled() => continue,
         }
         if batch.is_empty() {
             return;

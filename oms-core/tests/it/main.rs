@@ -9,6 +9,8 @@
     reason = "tests may panic, and not every story needs every helper"
 )]
 
+#[path = "../fresh/mod.rs"]
+mod fresh;
 mod support;
 
 mod architecture;

@@ -6,7 +6,8 @@ use oms_core::catalog::{NewBusiness, NewProduct, NewVariant};
 use oms_core::inventory::Adjust;
 use oms_core::testing::{CapturedMails, ManualClock};
 use oms_core::{Actor, Money, Oms, OmsBuilder, ProductId, Roles, Timestamp, UserId};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+use crate::fresh::with_postgres;
 
 /// A shop to test with.
 pub struct TestOms {
@@ -160,19 +161,8 @@ pub async fn each_db_with(setup: impl Fn(OmsBuilder) -> OmsBuilder, story: impl 
     println!("on SQLite");
     play(&url, &setup, &story).await;
 
-    let (admin_url, name) = (postgres_url(), unique_name());
-    let url = format!("{}/{name}", admin_url.rsplit_once('/').unwrap().0);
-    let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-    admin
-        .execute(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-        .await
-        .unwrap();
     println!("on PostgreSQL");
-    play(&url, &setup, &story).await;
-    admin
-        .execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
-        .await
-        .unwrap();
+    with_postgres(async |url| play(url, &setup, &story).await).await;
 }
 
 async fn play(url: &str, setup: &impl Fn(OmsBuilder) -> OmsBuilder, story: &impl AsyncFn(TestOms)) {
@@ -189,23 +179,4 @@ async fn play(url: &str, setup: &impl Fn(OmsBuilder) -> OmsBuilder, story: &impl
     })
     .await;
     handle.shutdown().await;
-}
-
-/// A part that cannot run fails: there is no test without PostgreSQL.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test command says here where its server is"
-)]
-fn postgres_url() -> String {
-    std::env::var("OMS_TEST_POSTGRES_URL")
-        .expect("set OMS_TEST_POSTGRES_URL, or run `cargo xtask test`, which does")
-}
-
-fn unique_name() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "oms_test_{}_{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod database;
+#[path = "../../../oms-core/tests/fresh/mod.rs"]
 pub(crate) mod fresh;
 pub(crate) mod postgres;
 pub(crate) mod proxy;

@@ -9,7 +9,7 @@
     reason = "tests may panic, and not every story needs every helper"
 )]
 
-#[path = "../common/fresh.rs"]
+#[path = "../../../oms-core/tests/fresh/mod.rs"]
 mod fresh;
 mod support;
 

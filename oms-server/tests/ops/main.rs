@@ -8,7 +8,7 @@
 
 mod admin;
 mod backup;
-#[path = "../common/fresh.rs"]
+#[path = "../../../oms-core/tests/fresh/mod.rs"]
 mod fresh;
 mod migrate_data;
 mod program;

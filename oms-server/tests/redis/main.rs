@@ -9,7 +9,7 @@
 
 mod database;
 mod faults;
-#[path = "../common/fresh.rs"]
+#[path = "../../../oms-core/tests/fresh/mod.rs"]
 mod fresh;
 mod process;
 mod redis_server;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-#[path = "../common/fresh.rs"]
+#[path = "../../../oms-core/tests/fresh/mod.rs"]
 mod fresh;
 
 use fresh::with_postgres;

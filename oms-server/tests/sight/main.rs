@@ -9,7 +9,7 @@
 )]
 
 mod files;
-#[path = "../common/fresh.rs"]
+#[path = "../../../oms-core/tests/fresh/mod.rs"]
 mod fresh;
 mod health;
 mod logs;

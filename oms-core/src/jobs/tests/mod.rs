@@ -6,10 +6,7 @@ mod sight;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::exchange::exchange;
 use super::rules::Slots;
@@ -19,6 +16,7 @@ use super::store::{End, Running};
 use super::{EmailJob, Job, JobError, JobFilter, JobState, JobView, NewJob, Worker, enqueue};
 use crate::actor::Actor;
 use crate::db::run;
+use crate::fresh::with_postgres;
 use crate::id::{PaymentId, UserId};
 use crate::oms::Oms;
 use crate::page::PageRequest;
@@ -33,10 +31,6 @@ struct Story {
     clock: ManualClock,
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test command says here where its server is"
-)]
 async fn each_db(story: impl AsyncFn(Story)) {
     let folder = tempfile::tempdir().unwrap();
     play(
@@ -44,17 +38,7 @@ async fn each_db(story: impl AsyncFn(Story)) {
         &story,
     )
     .await;
-    let server = std::env::var("OMS_TEST_POSTGRES_URL")
-        .expect("set OMS_TEST_POSTGRES_URL, or run `cargo xtask test`, which does");
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("oms_jobs_{}_{count}", std::process::id());
-    let mut admin = PgConnection::connect(&server).await.unwrap();
-    let create = format!("CREATE DATABASE {name}");
-    admin.execute(AssertSqlSafe(create)).await.unwrap();
-    play(&format!("{}/{name}", server.rsplit_once('/').unwrap().0), &story).await;
-    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-    admin.execute(AssertSqlSafe(drop)).await.unwrap();
+    with_postgres(async |url| play(url, &story).await).await;
 }
 
 async fn play(url: &str, story: &impl AsyncFn(Story)) {

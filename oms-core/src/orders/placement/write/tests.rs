@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::AssertSqlSafe;
 use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::*;
 use crate::actor::Actor;
 use crate::db::run;
+use crate::fresh::with_postgres;
 use crate::id::ProductId;
 use crate::oms::Oms;
 use crate::orders::model::NewLine;
@@ -19,20 +20,8 @@ const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// A hundred thousand SKUs, while the statistics and the connections' kept plans are from a shop that had three.
 #[tokio::test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test command says here where its server is"
-)]
 async fn postgres_never_reads_a_whole_table_for_a_batch() {
-    let server = std::env::var("OMS_TEST_POSTGRES_URL")
-        .expect("set OMS_TEST_POSTGRES_URL, or run `cargo xtask test`, which does");
-    let name = format!("oms_placement_{}", std::process::id());
-    let mut admin = PgConnection::connect(&server).await.unwrap();
-    let create = format!("CREATE DATABASE {name}");
-    admin.execute(AssertSqlSafe(create)).await.unwrap();
-    grow(&format!("{}/{name}", server.rsplit_once('/').unwrap().0)).await;
-    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-    admin.execute(AssertSqlSafe(drop)).await.unwrap();
+    with_postgres(grow).await;
 }
 
 async fn grow(url: &str) {

@@ -1,4 +1,5 @@
-//! An empty PostgreSQL database for each story, on the server that the test command started.
+//! An empty PostgreSQL database for each story, on the server that the test command started. The unit tests and those of
+//! the server take it from here as well.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 pub(crate) async fn with_postgres(story: impl AsyncFnOnce(&str)) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("oms_server_test_{}_{count}", std::process::id());
+    let name = format!("oms_test_{}_{count}", std::process::id());
     let admin_url = postgres_url();
     let url = format!("{}/{name}", admin_url.rsplit_once('/').unwrap().0);
     let mut admin = PgConnection::connect(&admin_url).await.unwrap();
