@@ -43,9 +43,9 @@ impl Db {
     pub(super) fn migrator(&self) -> Migrator {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite { .. } => own(sqlx::migrate!("migrations/sqlite")),
+            Self::Sqlite { .. } => sqlite(),
             #[cfg(feature = "postgres")]
-            Self::Postgres { .. } => own(sqlx::migrate!("migrations/postgres")),
+            Self::Postgres { .. } => postgres(),
         }
     }
 }
@@ -57,8 +57,7 @@ impl Db {
 #[cfg(feature = "sqlite")]
 async fn on_sqlite(writer: &sqlx::SqlitePool) -> Result<()> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let migrator = own(sqlx::migrate!("migrations/sqlite"));
-    migrator
+    sqlite()
         .run_direct(None, &mut *tx, false)
         .await
         .map_err(|e| failed(&e))?;
@@ -79,7 +78,7 @@ async fn on_postgres(pool: &super::pool::Pool) -> Result<()> {
     ]);
     let connecting = tokio::time::timeout(CONNECT, options.connect()).await;
     let mut connection = connecting.map_err(|_| sqlx::Error::PoolTimedOut)??;
-    let migrator = own(sqlx::migrate!("migrations/postgres"));
+    let migrator = postgres();
     let since = tokio::time::Instant::now();
     loop {
         match migrator.run_direct(None, &mut connection, false).await {
@@ -104,9 +103,9 @@ pub(crate) async fn check_schema(tx: &mut Tx) -> Result<()> {
     })?;
     let known = match tx {
         #[cfg(feature = "sqlite")]
-        Tx::Sqlite(_) => sqlx::migrate!("migrations/sqlite"),
+        Tx::Sqlite(_) => sqlite(),
         #[cfg(feature = "postgres")]
-        Tx::Postgres(_) => sqlx::migrate!("migrations/postgres"),
+        Tx::Postgres(_) => postgres(),
     };
     match known.iter().find(|one| !applied.contains(&one.version)) {
         Some(missing) => Err(Error::Internal(format!(
@@ -115,6 +114,16 @@ pub(crate) async fn check_schema(tx: &mut Tx) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite() -> Migrator {
+    own(sqlx::migrate!("migrations/sqlite"))
+}
+
+#[cfg(feature = "postgres")]
+fn postgres() -> Migrator {
+    own(sqlx::migrate!("migrations/postgres"))
 }
 
 fn own(mut migrator: Migrator) -> Migrator {
