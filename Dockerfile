@@ -14,12 +14,12 @@ COPY plugins/mock/Cargo.toml plugins/mock/
 COPY xtask/Cargo.toml xtask/
 RUN for crate in oms-core oms-server plugins/sdk plugins/mock xtask; do mkdir -p $crate/src && touch $crate/src/lib.rs; done \
     && for program in oms-server xtask; do echo 'fn main() {}' > $program/src/main.rs; done \
-    && cargo build --release --locked -p oms-server
+    && cargo build --release --locked -p oms-server --features otel
 
 COPY . .
 # The empty files of the layer before are younger than the real ones.
 RUN find oms-core oms-server plugins xtask -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked -p oms-server \
+    && cargo build --release --locked -p oms-server --features otel \
     && cargo xtask plugins
 
 FROM debian:bookworm-slim
