@@ -10,6 +10,7 @@ mod api;
 mod bench;
 mod compose;
 mod mailbox;
+mod node;
 mod packages;
 mod plugins;
 mod postgres;

@@ -1,4 +1,4 @@
-//! Servers that tests need: installed by the system's package manager when that is possible, otherwise by hand.
+//! Programs that tests need: installed by the system's package manager when that is possible, otherwise by hand.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::workspace::{output, run};
 
-/// A server, and what installs it on each system.
+/// A program, and what installs it on each system.
 pub(crate) struct Needed {
     pub(crate) name: &'static str,
     /// Debian's package.
@@ -18,7 +18,7 @@ pub(crate) struct Needed {
     pub(crate) site: &'static str,
 }
 
-pub(crate) const REDIS: Needed = Needed {
+const REDIS: Needed = Needed {
     name: "Redis",
     package: "redis-server",
     commands: &[
@@ -30,6 +30,20 @@ pub(crate) const REDIS: Needed = Needed {
         ("brew", "brew install redis"),
     ],
     site: "https://redis.io/downloads/",
+};
+
+const NODE: Needed = Needed {
+    name: "Node.js",
+    package: "npm",
+    commands: &[
+        ("apt-get", "sudo apt-get install nodejs npm"),
+        ("dnf", "sudo dnf install nodejs npm"),
+        ("pacman", "sudo pacman -S nodejs npm"),
+        ("apk", "sudo apk add nodejs npm"),
+        ("zypper", "sudo zypper install nodejs npm"),
+        ("brew", "brew install node"),
+    ],
+    site: "https://nodejs.org/en/download",
 };
 
 impl Needed {
@@ -63,6 +77,17 @@ pub(crate) fn ensure_redis() -> Result<()> {
         return Ok(());
     }
     REDIS.install()
+}
+
+/// For the gateways' own libraries and the compiler of JavaScript plugins.
+pub(crate) fn ensure_node() -> Result<()> {
+    match ["node", "npm"]
+        .iter()
+        .all(|program| output(program, &["--version"]).is_some())
+    {
+        true => Ok(()),
+        false => NODE.install(),
+    }
 }
 
 pub(crate) fn is_root() -> bool {

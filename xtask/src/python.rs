@@ -1,5 +1,5 @@
-//! The Python programs that tests talk to: an SMTP server and an S3 server. They live in a virtual environment under
-//! the target folder, made once and made again when the list of their versions changes.
+//! The Python programs of the tests: servers that they talk to, the gateways' own libraries, a compiler of plugins. They
+//! live in a virtual environment under the target folder, made once and made again when the list of versions changes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<PathBuf> {
     let wanted = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let folder = workspace.target_dir.join("test-python");
     let (python, stamp) = (folder.join("bin/python"), folder.join("installed.txt"));
-    let works = || output(&python, &["-c", "import aiosmtpd, moto"]).is_some();
+    let works = || output(&python, &["-c", "import aiosmtpd, moto, stripe, componentize_py"]).is_some();
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) && works() {
         return Ok(python);
     }

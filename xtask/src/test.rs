@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
+use crate::node;
 use crate::packages;
 use crate::plugins::{self, WASM_TARGET};
 use crate::postgres::{self, Durability, Server};
@@ -51,6 +52,9 @@ const STEPS: &[Step] = &[
     Step::new("Redis is installed", Part::Test, |_, _| packages::ensure_redis()),
     Step::new("Python programs for tests", Part::Test, |workspace, _| {
         python::ensure(workspace).map(|_| ())
+    }),
+    Step::new("Node packages for tests", Part::Test, |workspace, _| {
+        node::ensure(workspace).map(|_| ())
     }),
     Step::new("format", Part::Fmt, |workspace, _| format(workspace)),
     Step::new("plugins", Part::Test, |workspace, _| {
@@ -135,6 +139,7 @@ fn tests(workspace: &Workspace, options: &Options) -> Result<()> {
     command.env("OMS_TEST_POSTGRES_URL", server.url());
     command.env("OMS_TEST_PLUGIN_DIR", workspace.plugin_dir());
     command.env("OMS_TEST_PYTHON", python::ensure(workspace)?);
+    command.env("OMS_TEST_NODE_DIR", node::ensure(workspace)?);
     run_command(&mut command)
 }
 
