@@ -5,6 +5,7 @@ use oms_core::orders::{
     Address, CancelOrder, FulfillOrder, Fulfillment, FulfillmentLine, NewLine, Order, OrderFilter, OrderLine,
     OrderState, PlaceOrder, TimelineEntry,
 };
+use oms_core::payments::Payment;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
@@ -163,7 +164,11 @@ impl OrdersApi {
             note: new.note,
         };
         let outcome = me.oms.orders().place(&me.actor, command).await?;
-        let reply = whole(&me, outcome.value).await?;
+        let reply = match outcome.replayed {
+            true => whole(&me, outcome.value).await?,
+            // Nobody has heard of it yet, so nobody has paid.
+            false => reply(outcome.value, Vec::new()),
+        };
         Ok(reply.replayed(outcome.replayed))
     }
 
@@ -289,11 +294,15 @@ fn id(text: &str) -> Result<oms_core::OrderId> {
 
 /// The order with its payments.
 async fn whole<const STATUS: u16>(me: &SignedIn, order: Order) -> Result<Reply<OrderBody, STATUS>> {
-    let version = order.version;
     let payments = me.oms.payments().of_order(&me.actor, order.id).await?;
+    Ok(reply(order, payments))
+}
+
+fn reply<const STATUS: u16>(order: Order, payments: Vec<Payment>) -> Reply<OrderBody, STATUS> {
+    let version = order.version;
     let mut body = OrderBody::from(order);
     body.payments = Some(payments.into_iter().map(Into::into).collect());
-    Ok(Reply::new(body).version(version))
+    Reply::new(body).version(version)
 }
 
 fn order_state(text: &str) -> Result<OrderState> {
