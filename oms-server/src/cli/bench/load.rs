@@ -20,6 +20,8 @@ pub(super) trait Caller: Send + 'static {
 pub(super) enum Answer {
     /// Done, and acknowledged by the other side.
     Done,
+    /// Judged, and turned down for a good reason: work as well, but nothing that has to be found afterwards.
+    Judged,
     /// Nothing was done, and nothing is measured.
     Refused,
 }
@@ -96,10 +98,11 @@ pub(super) async fn run<C: Caller>(callers: Vec<C>, span: Span, pace: Pace) -> R
             let (mut latencies, mut acknowledged) = (Latencies::new()?, 0);
             while let Some(due) = schedule.next() {
                 tokio::time::sleep_until(due.into()).await;
-                if caller.call().await? == Answer::Refused {
-                    continue;
+                match caller.call().await? {
+                    Answer::Done => acknowledged += 1,
+                    Answer::Judged => {}
+                    Answer::Refused => continue,
                 }
-                acknowledged += 1;
                 let ended = Instant::now();
                 if schedule.measures(due, ended) {
                     latencies.record(ended - due);

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::load::{Answer, Caller};
-use super::shop::{PASSWORD, Shop, Wishes, address, username};
+use super::shop::{PASSWORD, Shop, UNKNOWN, Wishes, address, username};
 
 /// `oms-server serve`, killed when it is dropped before it was stopped.
 pub(super) struct Server {
@@ -156,20 +156,22 @@ impl Caller for OverHttp {
             self.token,
             self.wishes.key()
         );
-        let order = json!({
-            "lines": [{ "sku": self.wishes.sku(), "quantity": 1 }],
-            "shipping_address": address(),
-        });
+        let skus = self.wishes.skus();
+        let unknown = skus.last().is_some_and(|sku| sku == UNKNOWN);
+        let lines = skus.iter().map(|sku| json!({ "sku": sku, "quantity": 1 }));
+        let order = json!({ "lines": lines.collect::<Value>(), "shipping_address": address() });
         let (status, body) = self
             .connection
             .post("/v1/orders", &headers, order.to_string().as_bytes())
             .await?;
-        ensure!(
-            status == 201,
-            "an order was answered with {status}: {}",
-            String::from_utf8_lossy(&body)
-        );
-        Ok(Answer::Done)
+        match (status, unknown) {
+            (201, false) => Ok(Answer::Done),
+            (422, true) => Ok(Answer::Judged),
+            _ => bail!(
+                "an order was answered with {status}: {}",
+                String::from_utf8_lossy(&body)
+            ),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The shop that is measured: a database of its own with customers and 10,000 SKUs, and the ledger held against it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,20 +68,23 @@ pub(super) enum Mix {
     Hot,
     /// All 10,000 alike.
     Uniform,
+    /// 5 to 15 lines of SKUs by Zipf's law; one order in a hundred has an unknown SKU in its last line, as TPC-C has it.
+    NewOrder,
 }
 
 impl Mix {
-    pub(super) const ALL: [Self; 2] = [Self::Hot, Self::Uniform];
+    pub(super) const ALL: [Self; 3] = [Self::Hot, Self::Uniform, Self::NewOrder];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Hot => "hot",
             Self::Uniform => "uniform",
+            Self::NewOrder => "new order",
         }
     }
 }
 
-/// What a caller orders next: one unit of a SKU, with a key that was never used.
+/// What a caller orders next: one unit of each SKU, with a key that was never used.
 pub(super) struct Wishes {
     mix: Mix,
     hot: &'static str,
@@ -91,6 +95,8 @@ pub(super) struct Wishes {
 /// The baseline and the library sell different hot SKUs, so that neither inherits the other's dead rows.
 pub(super) const HOT_BASELINE: &str = "hot-baseline";
 pub(super) const HOT_OMS: &str = "hot-oms";
+/// No product has it.
+pub(super) const UNKNOWN: &str = "unknown";
 
 impl Wishes {
     /// One for each of so many callers.
@@ -104,11 +110,33 @@ impl Wishes {
         wishes.collect()
     }
 
-    pub(super) fn sku(&mut self) -> String {
+    /// SKUs, each once.
+    pub(super) fn skus(&mut self) -> Vec<String> {
         match self.mix {
-            Mix::Hot => self.hot.to_owned(),
-            Mix::Uniform => uniform_sku(self.next() % SKUS),
+            Mix::Hot => vec![self.hot.to_owned()],
+            Mix::Uniform => vec![uniform_sku(self.next() % SKUS)],
+            Mix::NewOrder => {
+                let mut skus = BTreeSet::new();
+                for _ in 0..5 + self.next() % 11 {
+                    skus.insert(uniform_sku(self.zipf()));
+                }
+                let mut skus: Vec<String> = skus.into_iter().collect();
+                if self.next().is_multiple_of(100)
+                    && let Some(last) = skus.last_mut()
+                {
+                    *last = UNKNOWN.to_owned();
+                }
+                skus
+            }
         }
+    }
+
+    /// A number below [`SKUS`], each half as likely as one that is half as large: the inverse of the continuous law with
+    /// exponent 1, whose sum is a logarithm.
+    fn zipf(&mut self) -> u64 {
+        let part = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
+        let rank = ((SKUS as f64).ln_1p() * part).exp_m1();
+        (rank as u64).min(SKUS - 1)
     }
 
     pub(super) fn key(&self) -> String {
