@@ -97,6 +97,13 @@ impl Orders<'_> {
         }
     }
 
+    /// Whether [`Orders::place`] would take another order at this moment, or answer [`Error::Overloaded`] at once. A
+    /// server that asks this first spends nothing on those whom it must turn away.
+    pub fn has_room(&self) -> bool {
+        let (waiting, most) = self.oms.inner.placement.filled();
+        waiting < most
+    }
+
     /// One order: the customer's own, any for operators.
     #[tracing::instrument(level = "debug", name = "orders.get", skip_all)]
     pub async fn get(&self, actor: &Actor, id: OrderId) -> Result<Order> {

@@ -133,6 +133,7 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
     let methods = Arc::new(request::Methods::new(&spec));
     let room = body::Room::new();
     let shop = routes
+        .around(request::turn_away)
         .around(move |next, request| body::limit(next, request, room.clone()))
         .around(webhooks::refuse_unknown_account)
         .around(request::refuse_zero_bytes)

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oms_core::Cause;
-use poem::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use poem::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use poem::{Endpoint, IntoResponse, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::State;
 use super::error::ApiError;
 use super::routes;
 use crate::secrets;
@@ -164,6 +165,20 @@ fn with_head(names: impl Iterator<Item = String>) -> String {
         })
         .collect();
     names.join(", ")
+}
+
+/// Turns orders away while no more can be taken, before anybody is asked who they are: under more load than the server
+/// can bear, what is spent on those who must come back is taken from those who are served.
+pub(super) async fn turn_away<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
+    let placing = request.method() == Method::POST && request.uri().path() == "/v1/orders";
+    if placing
+        && request
+            .data::<State>()
+            .is_some_and(|state| !state.oms.orders().has_room())
+    {
+        return Err(ApiError::from(oms_core::Error::overloaded()).into());
+    }
+    next.call(request).await.map(IntoResponse::into_response)
 }
 
 /// Ends what takes too long. An order that is being placed is placed all the same: the retry finds it by its key.

@@ -70,6 +70,10 @@ impl Latencies {
         self.0.saturating_record(micros);
     }
 
+    pub(super) fn add(&mut self, others: &Self) -> Result<()> {
+        Ok(self.0.add(&others.0)?)
+    }
+
     pub(super) fn load(&self, measured: Duration, acknowledged: u64) -> Load {
         let quantile = |q| Duration::from_micros(self.0.value_at_quantile(q));
         Load {
@@ -114,7 +118,7 @@ pub(super) async fn run<C: Caller>(callers: Vec<C>, span: Span, pace: Pace) -> R
     let (mut all, mut acknowledged) = (Latencies::new()?, 0);
     while let Some(caller) = tasks.join_next().await {
         let (latencies, calls) = caller.context("a caller panicked")??;
-        all.0.add(&latencies.0)?;
+        all.add(&latencies)?;
         acknowledged += calls;
     }
     Ok(all.load(span.measured, acknowledged))

@@ -1,10 +1,16 @@
 //! The program measures itself beside what one would write without it, on the same database in the same run.
 
+mod bare;
 mod baseline;
+mod events;
+mod goals;
+mod growth;
 mod in_process;
+mod jobs;
 mod load;
 mod machine;
 mod over_http;
+mod overload;
 mod pgbench;
 mod remote;
 mod shop;
@@ -23,6 +29,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use oms_core::{Clock, SystemClock};
 
 use self::baseline::Baseline;
+use self::goals::{Goals, Reach};
 use self::in_process::InProcess;
 use self::load::Span;
 use self::over_http::{OverHttp, Server};
@@ -57,10 +64,24 @@ pub(super) struct Options {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
+    /// Orders on SQLite
     Sqlite,
+    /// Orders on PostgreSQL
     Postgres,
+    /// Background jobs
+    Jobs,
+    /// Webhooks over HTTP, each of which pays an order
+    Events,
+    /// Five times as many orders as the server can place
+    Overload,
+    /// A shop with a thousand, a hundred thousand and a million orders
+    Growth,
+    /// Signatures verified by a plugin
     Webhooks,
+    /// The idle server
     Memory,
+    /// The server's memory under load: ten minutes with `--seconds 600`. Only when it is named
+    Soak,
 }
 
 pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> {
@@ -70,15 +91,22 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
     let mut bench = Bench::new(config, options)?;
     if bench.wants(Part::Sqlite) {
         let shop = Shop::on_sqlite(&bench.dir).await?;
-        bench.orders(shop).await?;
+        bench.orders(&shop).await?;
+        bench.close(shop).await?;
     }
-    if bench.wants(Part::Postgres) {
-        let url = options
-            .postgres_url
-            .as_deref()
-            .context("--postgres-url is not given")?;
-        let shop = Shop::on_postgres(url).await?;
-        bench.orders(shop).await?;
+    let on_postgres = [
+        Part::Postgres,
+        Part::Jobs,
+        Part::Events,
+        Part::Overload,
+        Part::Growth,
+        Part::Soak,
+    ];
+    if on_postgres.iter().any(|part| bench.wants(*part)) {
+        let url = options.postgres_url.as_deref();
+        let shop = Shop::on_postgres(url.context("--postgres-url is not given")?).await?;
+        bench.on_postgres(&shop).await?;
+        bench.close(shop).await?;
     }
     if bench.wants(Part::Webhooks) {
         bench.webhooks().await?;
@@ -87,6 +115,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
         bench.memory().await?;
     }
     bench.progress.finish_and_clear();
+    bench.goals.of_orders(&bench.results);
     super::print(&bench.report()?)?;
     Ok(ExitCode::from(u8::from(bench.violated)))
 }
@@ -103,6 +132,7 @@ struct Bench<'a> {
     pgbench: Option<PathBuf>,
     progress: ProgressBar,
     results: Results,
+    goals: Goals,
     databases: Vec<String>,
     /// Figures that are not orders.
     others: Vec<String>,
@@ -136,6 +166,7 @@ impl<'a> Bench<'a> {
             // Draws on stderr, and only when that is a terminal.
             progress: ProgressBar::new(0).with_style(style),
             results: Results::default(),
+            goals: Goals::default(),
             databases: Vec::new(),
             others: Vec::new(),
             checks: Vec::new(),
@@ -148,12 +179,43 @@ impl<'a> Bench<'a> {
     }
 
     /// Everything about placing on one database.
-    async fn orders(&mut self, shop: Shop) -> Result<()> {
-        self.databases.push(machine::describe(&shop).await?);
+    async fn orders(&mut self, shop: &Shop) -> Result<()> {
+        self.databases.push(machine::describe(shop).await?);
         for _ in 0..self.options.rounds {
-            self.direct(&shop).await?;
-            self.served(&shop).await?;
+            self.direct(shop).await?;
+            self.served(shop).await?;
         }
+        Ok(())
+    }
+
+    /// What is measured on PostgreSQL alone, each part beside its yardstick.
+    async fn on_postgres(&mut self, shop: &Shop) -> Result<()> {
+        if self.wants(Part::Postgres) {
+            self.orders(shop).await?;
+        }
+        for _ in 0..self.options.rounds {
+            if self.wants(Part::Jobs) {
+                self.jobs(shop).await?;
+            }
+            if self.wants(Part::Events) {
+                self.events(shop).await?;
+            }
+            if self.wants(Part::Overload) {
+                self.overload(shop).await?;
+            }
+        }
+        if self.options.only.contains(&Part::Soak) {
+            self.soak(shop).await?;
+        }
+        if self.wants(Part::Growth) {
+            self.growth(shop).await?;
+        }
+        Ok(())
+    }
+
+    /// The whole database must be sound after whatever was done to it.
+    async fn close(&mut self, shop: Shop) -> Result<()> {
+        self.progress.set_message("verify");
         let violations = shop.verify().await?;
         let found = match violations.len() {
             0 => "clean".to_owned(),
@@ -192,6 +254,31 @@ impl<'a> Bench<'a> {
             }
         }
         oms.shutdown().await;
+        if matches!(shop.pool, shop::Pool::Sqlite(_)) {
+            self.bare(shop).await?;
+        }
+        Ok(())
+    }
+
+    async fn bare(&mut self, shop: &Shop) -> Result<()> {
+        for mix in [Mix::Hot, Mix::Uniform] {
+            self.progress
+                .set_message(format!("SQLite, {}, bare loop", mix.name()));
+            let wishes = self.wishes(1, mix, HOT_BASELINE).swap_remove(0);
+            let bare = bare::measure(shop, wishes, self.span).await?;
+            let cell = Cell {
+                database: shop.database,
+                mix,
+                who: Who::InProcess,
+                clients: 64,
+            };
+            if let Some(ours) = self.results.rounds(cell).last() {
+                let work = format!("orders/s on SQLite, {}, beside a bare loop", mix.name());
+                let yardstick = ("the statements alone, 128 each", bare);
+                self.goals
+                    .add(&work, ours.load.per_second, yardstick, Reach::AtLeast(0.7));
+            }
+        }
         Ok(())
     }
 
@@ -216,6 +303,131 @@ impl<'a> Bench<'a> {
             shop.database.name(),
             megabytes(before),
             megabytes(after)
+        ));
+        server.stop()
+    }
+
+    async fn jobs(&mut self, shop: &Shop) -> Result<()> {
+        self.progress.set_message("jobs");
+        let jobs = if self.options.quick { 5_000 } else { 50_000 };
+        let (batched, single) = jobs::measure(shop, jobs).await?;
+        let reach = Reach::AtLeast(10.0);
+        self.goals
+            .add("jobs/s", batched, ("one at a time", single), reach);
+        let ten_thousand = ("10,000", 10_000.0);
+        self.goals
+            .add("jobs/s, absolutely", batched, ten_thousand, Reach::AtLeast(1.0));
+        Ok(())
+    }
+
+    async fn events(&mut self, shop: &Shop) -> Result<()> {
+        self.progress.set_message("webhooks over HTTP");
+        let count = if self.options.quick { 500 } else { 3_000 };
+        let data_dir = self.dir.join("server-events");
+        // Mails of paid orders are another's work.
+        let server = Server::start_with(&shop.url, &data_dir, self.plugin_dir, &["--no-worker"])?;
+        let tokens = OverHttp::log_in(&server, shop).await?;
+        let wishes = self.wishes(16, Mix::Uniform, HOT_OMS);
+        let (rate, p50) = events::measure(shop, &server, &tokens, wishes, &data_dir, count).await?;
+        server.stop()?;
+        self.others.push(format!(
+            "webhooks over HTTP that pay an order: {rate:.0}/s, p50 {:.2} ms, {} senders",
+            p50.as_secs_f64() * 1e3,
+            events::SENDERS
+        ));
+        Ok(())
+    }
+
+    async fn overload(&mut self, shop: &Shop) -> Result<()> {
+        self.progress.set_message("overload");
+        let data_dir = self.dir.join("server-overload");
+        let server = Server::start(&shop.url, &data_dir, self.plugin_dir)?;
+        let tokens = OverHttp::log_in(&server, shop).await?;
+        let callers = OverHttp::callers(&server, &tokens, self.wishes(64, Mix::Hot, HOT_OMS)).await?;
+        let peak = shop.measure(callers, self.span).await?.load.per_second;
+        let over = overload::measure(shop, &server, &tokens, peak, &self.keys, self.span).await?;
+        self.others.push(format!(
+            "overload: {:.0} placed and {:.0} turned away each second; the longest answer took {:.2} s",
+            over.placed,
+            over.refused,
+            over.longest.as_secs_f64()
+        ));
+        let reach = Reach::AtLeast(0.8);
+        self.goals.add(
+            "orders/s under overload",
+            over.placed,
+            ("64 clients", peak),
+            reach,
+        );
+        server.stop()
+    }
+
+    async fn growth(&mut self, shop: &Shop) -> Result<()> {
+        let sizes: &[u64] = match self.options.quick {
+            true => &[1_000, 100_000],
+            false => &[1_000, 100_000, 1_000_000],
+        };
+        let oms = shop.oms().await?;
+        let mut first = None;
+        for &size in sizes {
+            self.progress.set_message(format!("growth to {size}"));
+            growth::grow_to(shop, size).await?;
+            for _ in 0..self.options.rounds.max(3) {
+                let callers = InProcess::callers(shop, &oms, self.wishes(64, Mix::Uniform, HOT_OMS));
+                let rate = shop.measure(callers, self.span).await?.load.per_second;
+                let base = *first.get_or_insert(rate);
+                let work = format!("seconds for each order at {size} orders");
+                self.goals
+                    .add(&work, 1.0 / rate, ("at 1,000", 1.0 / base), Reach::AtMost(1.25));
+            }
+        }
+        for _ in 0..self.options.rounds.max(3) {
+            let (near, far) = growth::pages(&oms).await?;
+            let (near, far) = (near.as_secs_f64() * 1e3, far.as_secs_f64() * 1e3);
+            self.goals.add(
+                "ms for page 1,000 of orders",
+                far,
+                ("page 1", near),
+                Reach::AtMost(1.25),
+            );
+        }
+        oms.shutdown().await;
+        Ok(())
+    }
+
+    /// Whether memory stays level while orders come in over HTTP.
+    async fn soak(&mut self, shop: &Shop) -> Result<()> {
+        let data_dir = self.dir.join("server-soak");
+        let server = Server::start(&shop.url, &data_dir, self.plugin_dir)?;
+        let tokens = OverHttp::log_in(&server, shop).await?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let idle = server.resident()?;
+        let minute = Span {
+            warm_up: Duration::ZERO,
+            measured: Duration::from_secs(self.span.measured.as_secs().div_ceil(10)),
+        };
+        let mut samples = Vec::new();
+        for tenth in 1..=10 {
+            self.progress.set_message(format!("soak, {tenth} of 10"));
+            let callers = OverHttp::callers(&server, &tokens, self.wishes(64, Mix::Hot, HOT_OMS)).await?;
+            let load = shop.measure(callers, minute).await?.load;
+            samples.push(format!(
+                "{} ({:.0}/s)",
+                megabytes(server.resident()?),
+                load.per_second
+            ));
+        }
+        let grown = server.resident()?.saturating_sub(idle) as f64 / 1e6;
+        self.goals.add(
+            "MB more than idle under load",
+            grown,
+            ("150", 150.0),
+            Reach::AtMost(1.0),
+        );
+        self.others.push(format!(
+            "memory: idle {}, then {}",
+            megabytes(idle),
+            samples.join(", ")
         ));
         server.stop()
     }
@@ -302,6 +514,9 @@ impl<'a> Bench<'a> {
         }
         if !self.databases.is_empty() {
             writeln!(text, "\n{}", self.results.table())?;
+        }
+        if !self.goals.is_empty() {
+            writeln!(text, "{}", self.goals.table())?;
         }
         for line in self.others.iter().chain(&self.checks) {
             writeln!(text, "- {line}")?;

@@ -25,6 +25,15 @@ impl Server {
     /// Starts it on a free port and waits until it listens. What it logs goes to a file in its data folder, at the
     /// level of production.
     pub(super) fn start(database_url: &str, data_dir: &Path, plugin_dir: &Path) -> Result<Self> {
+        Self::start_with(database_url, data_dir, plugin_dir, &[])
+    }
+
+    pub(super) fn start_with(
+        database_url: &str,
+        data_dir: &Path,
+        plugin_dir: &Path,
+        args: &[&str],
+    ) -> Result<Self> {
         fs::create_dir_all(data_dir)?;
         let log = data_dir.join("server.log");
         let mut command = Command::new(std::env::current_exe()?);
@@ -35,9 +44,11 @@ impl Server {
             .arg(data_dir)
             .arg("--plugin-dir")
             .arg(plugin_dir)
+            .args(args)
             // Counted as ever, and never used up.
             .env("OMS_RATE_LIMIT_CLIENT", "1000000/1s")
             .env("OMS_RATE_LIMIT_SIGN_IN", "1000000/1s")
+            .env("OMS_RATE_LIMIT_WEBHOOK", "1000000/1s")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?);
@@ -149,8 +160,9 @@ impl OverHttp {
     }
 }
 
-impl Caller for OverHttp {
-    async fn call(&mut self) -> Result<Answer> {
+impl OverHttp {
+    /// Status and body of an order's answer, and whether its last SKU is unknown.
+    async fn order(&mut self) -> Result<(u16, Vec<u8>, bool)> {
         let headers = format!(
             "authorization: Bearer {}\r\nidempotency-key: {}\r\n",
             self.token,
@@ -164,6 +176,41 @@ impl Caller for OverHttp {
             .connection
             .post("/v1/orders", &headers, order.to_string().as_bytes())
             .await?;
+        Ok((status, body, unknown))
+    }
+
+    /// Orders, and begins to pay at the fake bank.
+    pub(super) async fn start_payment(&mut self) -> Result<()> {
+        let (status, body, _) = self.order().await?;
+        ensure!(status == 201, "an order was answered with {status}");
+        let order: Value = serde_json::from_slice(&body)?;
+        let path = format!("/v1/orders/{}/payments", order["id"].as_str().context("no id")?);
+        let (token, key) = (&self.token, self.wishes.key());
+        let headers = format!("authorization: Bearer {token}\r\nidempotency-key: {key}\r\n");
+        let payment = json!({ "account": "mock", "return_url": "http://127.0.0.1/" }).to_string();
+        let (status, body) = self.connection.post(&path, &headers, payment.as_bytes()).await?;
+        ensure!(
+            status == 201,
+            "a payment was answered with {status}: {}",
+            String::from_utf8_lossy(&body)
+        );
+        Ok(())
+    }
+
+    /// The same at a server that may have too much to do.
+    pub(super) async fn try_order(&mut self) -> Result<Answer> {
+        let (status, body, _) = self.order().await?;
+        match status {
+            201 => Ok(Answer::Done),
+            503 if self.connection.retry_after => Ok(Answer::Refused),
+            _ => bail!("under overload: {status}: {}", String::from_utf8_lossy(&body)),
+        }
+    }
+}
+
+impl Caller for OverHttp {
+    async fn call(&mut self) -> Result<Answer> {
+        let (status, body, unknown) = self.order().await?;
         match (status, unknown) {
             (201, false) => Ok(Answer::Done),
             (422, true) => Ok(Answer::Judged),
@@ -179,6 +226,8 @@ impl Caller for OverHttp {
 pub(super) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
+    /// Whether the last answer said when to come back.
+    pub(super) retry_after: bool,
 }
 
 impl Connection {
@@ -190,6 +239,7 @@ impl Connection {
         Ok(Self {
             stream,
             received: Vec::with_capacity(4096),
+            retry_after: false,
         })
     }
 
@@ -215,6 +265,7 @@ impl Connection {
         };
         let head = std::str::from_utf8(&self.received[..end]).context("a header is no text")?;
         let (status, length) = parse_head(head).with_context(|| format!("not understood: {head}"))?;
+        self.retry_after = has_header(head, "retry-after");
         while self.received.len() < end + length {
             self.more().await?;
         }
@@ -226,6 +277,13 @@ impl Connection {
         ensure!(read > 0, "the server closed the connection");
         Ok(())
     }
+}
+
+fn has_header(head: &str, wanted: &str) -> bool {
+    let names = head.split("\r\n").filter_map(|line| line.split_once(':'));
+    names
+        .into_iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case(wanted))
 }
 
 /// Status and length of the body.
@@ -259,5 +317,7 @@ mod tests {
             None
         );
         assert_eq!(parse_head("SSH-2.0\r\n\r\n"), None);
+        let head = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\r\n";
+        assert!(has_header(head, "retry-after") && !has_header(head, "content-length"));
     }
 }

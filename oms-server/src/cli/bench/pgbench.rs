@@ -11,7 +11,7 @@ use super::load::{Latencies, Load, Span};
 use super::shop::{CUSTOMERS, HOT_BASELINE, Measured, Mix, SKUS, Shop, UNKNOWN};
 
 /// UUIDv7, as the library makes them: random ids would make PostgreSQL slower than it has to be.
-const UUID_V7: &str = "encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing \
+pub(super) const UUID_V7: &str = "encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing \
      substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), \
      'hex')::uuid";
 

@@ -52,6 +52,8 @@ macro_rules! on {
     };
 }
 
+pub(super) use on;
+
 pub(super) struct Shop {
     pub(super) database: Database,
     pub(super) url: String,

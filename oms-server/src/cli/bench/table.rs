@@ -38,6 +38,11 @@ impl Results {
         self.0.entry(cell).or_default().push(measured);
     }
 
+    /// What a cell gave in each round.
+    pub(super) fn rounds(&self, cell: Cell) -> &[Measured] {
+        self.0.get(&cell).map_or(&[], Vec::as_slice)
+    }
+
     /// The median of all rounds by orders per second.
     fn median(&self, cell: Cell) -> Option<&Measured> {
         let mut rounds: Vec<&Measured> = self.0.get(&cell)?.iter().collect();

@@ -15,7 +15,7 @@ use sha2::Sha256;
 use super::load::{Answer, Caller, Load, Span, closed_loop};
 use super::over_http::{Connection, Server};
 
-const PATH: &str = "/v1/webhooks/mock";
+pub(super) const PATH: &str = "/v1/webhooks/mock";
 /// An event as the fake bank sends it, of a payment that nobody knows.
 const BODY: &str = r#"{"type":"payment.captured","created_at_ms":1767225600000,"data":{"payment":{
     "id":"bp_bench","merchant_payment_id":"pay_01h455vb4pex5vsknk084sn02q","status":"captured","amount":5000,
@@ -91,7 +91,7 @@ impl Caller for Gateway {
             method: "POST".into(),
             url: format!("http://127.0.0.1{PATH}"),
             query: String::new(),
-            headers: signed_headers(&self.key, now)?
+            headers: signed_headers(&self.key, "msg_bench", now, BODY)?
                 .map(|(name, value)| (name.to_owned(), value.into_bytes()))
                 .into(),
             body: BODY.into(),
@@ -114,11 +114,9 @@ impl Caller for Gateway {
 
 /// One webhook for a server, signed with the secret that it shares with its fake bank.
 pub(super) async fn deliver(server: &Server, data_dir: &Path) -> Result<()> {
-    let secret =
-        fs::read_to_string(data_dir.join("mock-webhook.key")).context("the server has no fake bank")?;
-    let key = STANDARD.decode(secret.trim().trim_start_matches("whsec_"))?;
+    let key = bank_key(data_dir)?;
     let now = oms_core::Clock::now(&oms_core::SystemClock);
-    let headers = signed_headers(&key, now)?
+    let headers = signed_headers(&key, "msg_bench", now, BODY)?
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .concat();
     let mut connection = Connection::open(server.address).await?;
@@ -131,10 +129,22 @@ pub(super) async fn deliver(server: &Server, data_dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What a server and its fake bank sign with.
+pub(super) fn bank_key(data_dir: &Path) -> Result<Vec<u8>> {
+    let secret =
+        fs::read_to_string(data_dir.join("mock-webhook.key")).context("the server has no fake bank")?;
+    Ok(STANDARD.decode(secret.trim().trim_start_matches("whsec_"))?)
+}
+
 /// As Standard Webhooks has it.
-fn signed_headers(key: &[u8], now: Timestamp) -> Result<[(&'static str, String); 3]> {
-    let (id, at) = ("msg_bench", now.as_secs().to_string());
-    let signature = STANDARD.encode(mac(key, id, &at, BODY.as_bytes())?.finalize().into_bytes());
+pub(super) fn signed_headers(
+    key: &[u8],
+    id: &str,
+    now: Timestamp,
+    body: &str,
+) -> Result<[(&'static str, String); 3]> {
+    let at = now.as_secs().to_string();
+    let signature = STANDARD.encode(mac(key, id, &at, body.as_bytes())?.finalize().into_bytes());
     Ok([
         ("webhook-id", id.to_owned()),
         ("webhook-timestamp", at),
