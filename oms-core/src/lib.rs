@@ -31,6 +31,7 @@ mod id;
 mod idempotency;
 mod money;
 mod page;
+mod panics;
 mod telemetry;
 mod text;
 mod time;

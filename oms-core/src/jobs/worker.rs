@@ -21,6 +21,7 @@ use crate::cause::JobStart;
 use crate::error::Result;
 use crate::id::JobId;
 use crate::oms::Oms;
+use crate::panics;
 use crate::telemetry;
 use crate::time::Timestamp;
 
@@ -395,12 +396,7 @@ fn outcome_of(end: &End) -> &'static str {
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> JobError {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text");
-    JobError::retry(format!("panicked: {text}"))
+    JobError::retry(format!("panicked: {}", panics::text(panic)))
 }
 
 fn log(job: &Running, end: &End) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
@@ -19,6 +19,7 @@ use crate::actor::Actor;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::id::{SessionId, UserId};
+use crate::panics::{BREATH, contained};
 use crate::telemetry;
 use crate::time::Clock;
 
@@ -52,7 +53,12 @@ impl Gate {
         stop: &CancellationToken,
     ) -> Self {
         let (questions, waiting) = mpsc::channel(CAPACITY);
-        tasks.spawn(answer_all(db.clone(), Arc::clone(clock), waiting, stop.clone()));
+        tasks.spawn(keep_answering(
+            db.clone(),
+            Arc::clone(clock),
+            waiting,
+            stop.clone(),
+        ));
         Self { questions }
     }
 
@@ -76,11 +82,28 @@ impl Gate {
     }
 }
 
-async fn answer_all(
+/// A panic drops the questions that were in hand, whose callers are told to come back; the others are answered.
+async fn keep_answering(
     db: Db,
     clock: Arc<dyn Clock>,
     mut waiting: mpsc::Receiver<Question>,
     stop: CancellationToken,
+) {
+    let mut answer_on = async || {
+        answer_all(&db, &*clock, &mut waiting, &stop).await;
+        Ok(())
+    };
+    while let Err(error) = contained(answer_on()).await {
+        tracing::error!(%error, "asking who somebody is begins anew");
+        sleep(BREATH).await;
+    }
+}
+
+async fn answer_all(
+    db: &Db,
+    clock: &dyn Clock,
+    waiting: &mut mpsc::Receiver<Question>,
+    stop: &CancellationToken,
 ) {
     let mut batch = Vec::new();
     loop {
@@ -101,7 +124,7 @@ async fn answer_all(
             continue;
         }
         let span = telemetry::batch("questions", batch.iter().map(|question| &question.span));
-        match look(&db, &*clock, &batch).instrument(span).await {
+        match contained(look(db, clock, &batch)).instrument(span).await {
             Ok(actors) => {
                 for question in batch.drain(..) {
                     let Question {

@@ -6,6 +6,9 @@
 //! locked until the commit, the update is guarded, and the table has a CHECK beneath.
 
 mod decide;
+#[cfg(test)]
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod tests;
 mod write;
 
 use std::collections::HashSet;
@@ -13,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
@@ -25,6 +28,7 @@ use crate::db::{Commit, Db};
 use crate::error::{Error, Result};
 use crate::id::OrderId;
 use crate::idempotency::Claim;
+use crate::panics::{BREATH, contained};
 use crate::telemetry;
 use crate::time::Clock;
 
@@ -61,7 +65,8 @@ struct Ticket {
 }
 
 impl Queue {
-    /// Starts the combiners. They end when the queue is dropped or `stop` is canceled, after what waits is placed.
+    /// Starts the combiners. They end when the queue is dropped or `stop` is canceled, after what waits is placed: from
+    /// then on only for those who still wait for the answer, so that the end comes soon when the database is away.
     pub(crate) fn start(
         db: &Db,
         clock: &Arc<dyn Clock>,
@@ -79,7 +84,7 @@ impl Queue {
                 expiry,
                 waiting: Arc::clone(&waiting),
             };
-            tasks.spawn(combiner.run(stop.clone()));
+            tasks.spawn(combiner.keep_running(stop.clone()));
         }
         Self { tickets }
     }
@@ -122,13 +127,29 @@ struct Combiner {
 }
 
 impl Combiner {
-    async fn run(self, stop: CancellationToken) {
+    /// A panic drops the orders that were in hand, whose callers are told to come back with their keys; the others are
+    /// served on.
+    async fn keep_running(self, stop: CancellationToken) {
+        let run = async || {
+            self.run(&stop).await;
+            Ok(())
+        };
+        while let Err(error) = contained(run()).await {
+            tracing::error!(%error, "placing orders begins anew");
+            sleep(BREATH).await;
+        }
+    }
+
+    async fn run(&self, stop: &CancellationToken) {
         // Orders whose key stood in the last batch already: by now they find what it made.
         let mut carried = Vec::new();
         loop {
-            let batch = self.next(carried, &stop).await;
+            let mut batch = self.next(carried, stop).await;
             if batch.is_empty() {
                 return;
+            }
+            if stop.is_cancelled() {
+                batch.retain(|ticket| !ticket.reply.is_closed());
             }
             let (batch, twins) = part_twins(batch);
             tracing::trace!(orders = batch.len(), "placing a batch");
@@ -182,8 +203,12 @@ impl Combiner {
     async fn place(&self, batch: Vec<Ticket>) {
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
             let started = Instant::now();
-            let placed = self.place_together(&part).await;
+            // After a panic in the commit the orders may stand: their halves, and later their callers, find them.
+            let placed = contained(self.place_together(&part)).await;
             telemetry::batch_placed(part.len(), started.elapsed(), placed.is_ok());
             match placed {
                 Ok(results) => {
