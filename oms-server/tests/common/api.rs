@@ -6,6 +6,8 @@ use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use super::server::client;
+
 /// Longer than the server makes a retried payment wait.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -39,9 +41,8 @@ pub(crate) struct Answer {
 impl Api {
     /// Somebody who is not signed in.
     pub(crate) fn anonymous(base: &str) -> Self {
-        let http = reqwest::Client::builder().timeout(TIMEOUT).build().unwrap();
         Self {
-            http,
+            http: client(),
             base: base.into(),
             token: String::new(),
         }
@@ -150,7 +151,7 @@ impl Answer {
 /// An answer that broke off is none.
 async fn send(request: RequestBuilder) -> reqwest::Result<Answer> {
     let sent = Instant::now();
-    let response = request.send().await?;
+    let response = request.timeout(TIMEOUT).send().await?;
     let headers = response.headers();
     let answer = Answer {
         status: response.status().as_u16(),

@@ -14,6 +14,11 @@ const CLIENTS: usize = 16;
 pub(crate) const PASSWORD: &str = "long enough 2026";
 
 /// Runs one query on a connection of its own. The text is one for both databases, as in the library.
+#[allow(
+    clippy::allow_attributes,
+    unused_macros,
+    reason = "not every story looks behind the server"
+)]
 macro_rules! raw {
     ($database:expr, |$conn:ident| $body:expr) => {
         if $database.url.starts_with("sqlite:") {
@@ -31,6 +36,11 @@ macro_rules! raw {
         }
     };
 }
+#[allow(
+    clippy::allow_attributes,
+    unused_imports,
+    reason = "not every story looks behind the server"
+)]
 pub(crate) use raw;
 
 pub(crate) struct Database {

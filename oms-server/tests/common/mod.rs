@@ -2,11 +2,15 @@
 
 pub(crate) mod api;
 pub(crate) mod database;
+pub(crate) mod each_db;
 #[path = "../../../oms-core/tests/fresh/mod.rs"]
 pub(crate) mod fresh;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod redis_server;
+pub(crate) mod script;
 pub(crate) mod server;
+pub(crate) mod visit;
 
 use oms_core::{Clock, SystemClock};
 

@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::server::client;
+
 /// Forwards each connection to one of its targets, in turn. Everything ends when it is dropped.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
@@ -50,6 +52,17 @@ impl Proxy {
             shared,
             _tasks: AbortOnDropHandle::new(tokio::spawn(accepting)),
         }
+    }
+
+    /// Stands before a database; and its address through here.
+    pub(crate) async fn before(database_url: &str) -> (Self, String) {
+        let mut url = url::Url::parse(database_url).unwrap();
+        let place = (url.host_str().unwrap(), url.port().unwrap_or(5432));
+        let found = tokio::net::lookup_host(place).await.unwrap();
+        let proxy = Self::start(found.take(1).collect()).await;
+        url.set_ip_host(proxy.address.ip()).unwrap();
+        url.set_port(Some(proxy.address.port())).unwrap();
+        (proxy, url.into())
     }
 
     /// From now on new connections go to these.
@@ -104,11 +117,8 @@ impl Balancer {
 }
 
 async fn is_ready(address: SocketAddr) -> bool {
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(1))
-        .build()
-        .unwrap();
-    let answer = client.get(format!("http://{address}/readyz")).send().await;
+    let asked = client().get(format!("http://{address}/readyz"));
+    let answer = asked.timeout(Duration::from_secs(1)).send().await;
     answer.is_ok_and(|answer| answer.status().is_success())
 }
 

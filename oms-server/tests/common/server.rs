@@ -1,4 +1,4 @@
-//! The compiled server as a process that can be stopped and killed.
+//! The compiled program as a process that can be stopped and killed.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -6,16 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use reqwest::{Client, Method, RequestBuilder};
+
 /// The first start compiles the plugin, in an unoptimised build and perhaps on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Killed when dropped; after a failure the end of its log is printed.
 pub(crate) struct Server {
     pub(crate) url: String,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
+    pub(crate) client: Client,
     database_url: String,
-    plugins: PathBuf,
-    variables: Vec<(&'static str, String)>,
+    plugins: Option<PathBuf>,
+    variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -24,21 +27,34 @@ impl Server {
         Self {
             url: format!("http://127.0.0.1:{}", free_port()),
             folder: folder.to_owned(),
+            client: client(),
             database_url: database_url.to_owned(),
-            plugins: plugin_dir(),
+            plugins: Some(plugin_dir()),
             variables: Vec::new(),
             child: None,
         }
     }
 
     /// Sets a variable of its environment.
-    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.variables.push((name, value.into()));
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.into(), value.into()));
         self
     }
 
+    pub(crate) fn with_all(self, variables: &[(&str, &str)]) -> Self {
+        variables
+            .iter()
+            .fold(self, |server, (name, value)| server.with(name, *value))
+    }
+
     pub(crate) fn with_plugins(mut self, folder: &Path) -> Self {
-        folder.clone_into(&mut self.plugins);
+        self.plugins = Some(folder.to_owned());
+        self
+    }
+
+    /// They take seconds to compile, for nothing where nobody pays.
+    pub(crate) fn without_plugins(mut self) -> Self {
+        self.plugins = None;
         self
     }
 
@@ -81,8 +97,12 @@ impl Server {
     }
 
     async fn is_ready(&self) -> bool {
-        let answer = reqwest::get(format!("{}/readyz", self.url)).await;
+        let answer = self.request(Method::GET, "/readyz").send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
     }
 
     /// SIGKILL: nothing of it runs any more when this returns.
@@ -99,9 +119,7 @@ impl Server {
 
     /// SIGTERM: asks it to stop, and waits until it has.
     pub(crate) async fn terminate(&mut self, patience: Duration) -> ExitStatus {
-        let id = self.child.as_ref().unwrap().id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(sent.success());
+        signal("TERM", self.child.as_ref().unwrap());
         self.ended(patience).await
     }
 
@@ -124,21 +142,15 @@ impl Server {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oms-server"));
+        let mut command = program(&self.folder);
         command
             .args(args)
-            .arg("--listen")
-            .arg(self.url.trim_start_matches("http://"))
+            .args(["--listen", self.url.trim_start_matches("http://")])
             .args(["--database-url", &self.database_url])
-            .arg("--data-dir")
-            .arg(&self.folder)
-            .arg("--plugin-dir")
-            .arg(&self.plugins)
-            // Neither variables nor an `.env` of whoever runs the tests.
-            .env_clear()
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .current_dir(&self.folder)
-            .stdin(Stdio::null());
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(plugins) = &self.plugins {
+            command.arg("--plugin-dir").arg(plugins);
+        }
         command
     }
 
@@ -146,8 +158,12 @@ impl Server {
         self.folder.join("server.log")
     }
 
+    pub(crate) fn logged(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
     fn print_log(&self) {
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
+        let log = self.logged();
         let lines: Vec<&str> = log.lines().collect();
         println!(
             "--- the end of {}\n{}\n---",
@@ -170,6 +186,37 @@ impl Drop for Server {
     }
 }
 
+/// The program, with neither variables nor an `.env` of whoever runs the tests.
+pub(crate) fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oms-server"));
+    command
+        .env_clear()
+        .current_dir(folder)
+        .arg("--data-dir")
+        .arg(folder)
+        .stdin(Stdio::null());
+    command
+}
+
+/// A client that no setting of this machine sends elsewhere.
+pub(crate) fn client() -> Client {
+    // It wants one, though nothing here speaks TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy().build().unwrap()
+}
+
+pub(crate) fn signal(name: &str, child: &Child) {
+    // The shell's own: not every system has the program.
+    let order = format!("kill -{name} {}", child.id());
+    assert!(
+        Command::new("sh")
+            .args(["-c", &order])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
 /// The same for every start, since payments know the bank by it. Below the range from which the system gives ports to
 /// outgoing connections, so that no client's connection takes it while the server is down.
 pub(crate) fn free_port() -> u16 {
@@ -185,12 +232,15 @@ pub(crate) fn free_port() -> u16 {
     port
 }
 
+pub(crate) fn plugin_dir() -> PathBuf {
+    variable("OMS_TEST_PLUGIN_DIR").into()
+}
+
+/// A part that cannot run fails: nothing is skipped.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the test command says here where it built the plugins"
+    reason = "the test command says here what it made"
 )]
-pub(crate) fn plugin_dir() -> PathBuf {
-    std::env::var_os("OMS_TEST_PLUGIN_DIR")
-        .expect("set OMS_TEST_PLUGIN_DIR to what `cargo xtask plugins` filled, or run `cargo xtask test`, which does")
-        .into()
+pub(crate) fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("set {name}, or run `cargo xtask test`, which does"))
 }

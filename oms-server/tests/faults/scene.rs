@@ -31,8 +31,6 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) async fn open() -> Self {
-        // The clients' library wants one, though nothing here speaks TLS.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         // Sessions that fall silent stay open at the server for as long as the test runs: several pools full of them.
         let postgres = Postgres::start("-c max_connections=200");
         let database = Database::new(postgres.url());

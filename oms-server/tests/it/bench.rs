@@ -1,6 +1,7 @@
 //! The load driver against a deployment.
 
-use crate::support::{TestServer, password, program};
+use crate::common::server::program;
+use crate::support::{TestServer, password};
 
 /// Runs the compiled program; its exit status and what it printed.
 async fn bench(server: &TestServer, args: &[&str]) -> (Option<i32>, String) {

@@ -9,8 +9,8 @@
     reason = "tests may panic, and not every story needs every helper"
 )]
 
-#[path = "../../../oms-core/tests/fresh/mod.rs"]
-mod fresh;
+#[path = "../common/mod.rs"]
+mod common;
 mod support;
 
 mod bad_input;

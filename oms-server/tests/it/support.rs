@@ -1,7 +1,6 @@
 //! A server of the same parts as `oms-server serve`, for each database a fresh one, and the verbs of its clients.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use oms_core::testing::FakeGateway;
 use oms_core::users::Register;
@@ -13,7 +12,7 @@ use poem::listener::{Acceptor, Listener, TcpListener};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
-use crate::fresh::with_postgres;
+use crate::common::fresh::with_postgres;
 
 pub struct TestServer {
     pub url: String,
@@ -205,17 +204,6 @@ pub fn pointers(problem: &Value) -> Vec<&str> {
 
 pub fn password(name: &str) -> String {
     format!("secret of {name}")
-}
-
-/// The program itself, in a folder without settings.
-pub fn program(folder: &std::path::Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oms-server"));
-    command
-        .current_dir(folder)
-        .env_clear()
-        .arg("--data-dir")
-        .arg(folder);
-    command
 }
 
 async fn play(database_url: Option<String>, variables: Variables, story: &impl AsyncFn(TestServer)) {

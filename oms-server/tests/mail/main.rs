@@ -9,8 +9,8 @@
     reason = "tests may panic, and not every story needs every helper"
 )]
 
-#[path = "../shared/mod.rs"]
-mod shared;
+#[path = "../common/mod.rs"]
+mod common;
 
 mod delivery;
 mod stories;
@@ -25,7 +25,7 @@ use oms_core::payments::Secret;
 use oms_server::mailer::{MailSender, MailTls, Smtp};
 use serde_json::{Value, json};
 
-use crate::shared::Script;
+use crate::common::script::Script;
 
 /// A certificate for `localhost` by a root of our own.
 fn fixture(file: &str) -> PathBuf {

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::shared::{PATIENCE, Script, Server, each_db, expect};
+use crate::common::each_db::each_db;
+use crate::common::script::{PATIENCE, Script};
+use crate::common::server::Server;
+use crate::common::visit::expect;
 use crate::{fixture, smtp_server};
 
 /// A shop with words of its own that mails through this server.
@@ -28,7 +31,11 @@ async fn shop(folder: &Path, database_url: &str, smtp: &Script) -> Server {
         ("MAIL_TIMEOUT", "5"),
         ("OMS_MAIL_TEMPLATES", words.to_str().unwrap()),
     ];
-    Server::start(folder, database_url, &variables).await
+    let mut server = Server::new(folder, database_url)
+        .without_plugins()
+        .with_all(&variables);
+    server.start().await;
+    server
 }
 
 fn of<'a>(mails: &'a [Value], name: &str) -> Vec<&'a Value> {
@@ -124,7 +131,7 @@ async fn moods_of_a_mail_server() {
         assert!(retried.unwrap().status().is_success());
         let mails = smtp.wait_for("mail", 5).await;
         assert_eq!(of(&mails, "dan").len(), 1);
-        assert!(!server.log().contains("s3cret-of-the-shop"));
+        assert!(!server.logged().contains("s3cret-of-the-shop"));
     })
     .await;
 }

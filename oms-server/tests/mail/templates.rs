@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::shared::program;
+use crate::common::server::program;
 
 #[test]
 fn broken_words_stop_the_start_with_one_line() {

@@ -9,8 +9,8 @@
     reason = "tests may panic, and not every story needs every helper"
 )]
 
-#[path = "../shared/mod.rs"]
-mod shared;
+#[path = "../common/mod.rs"]
+mod common;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,7 +19,10 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::shared::{Script, Server, each_db, expect};
+use crate::common::each_db::each_db;
+use crate::common::script::Script;
+use crate::common::server::Server;
+use crate::common::visit::expect;
 
 const KEY: &str = "s3cret-key-of-the-shop";
 
@@ -47,7 +50,11 @@ async fn shop(folder: &Path, database_url: &str, endpoint: &str, bucket: &str) -
         ("AWS_SECRET_ACCESS_KEY", KEY),
         ("OMS_LOG", "trace"),
     ];
-    Server::start(folder, database_url, &variables).await
+    let mut server = Server::new(folder, database_url)
+        .without_plugins()
+        .with_all(&variables);
+    server.start().await;
+    server
 }
 
 async fn upload(server: &Server, token: &str, bytes: Vec<u8>) -> Response {
@@ -171,7 +178,7 @@ async fn a_bucket_that_lives_freezes_and_dies() {
         expect(upload(&server, &seller, png(10, 4)).await, 201).await;
         let gone = download(&server, name).await;
         assert_eq!(expect(gone, 404).await["code"], "not_found");
-        let log = server.log();
+        let log = server.logged();
         assert!(log.contains("pictures cannot be kept or read") && !log.contains(KEY));
     })
     .await;
@@ -200,7 +207,10 @@ async fn a_folder_elsewhere() {
     each_db(async |folder, database_url| {
         let elsewhere = tempfile::tempdir().unwrap();
         let url = format!("file://{}/deep/er", elsewhere.path().display());
-        let server = Server::start(folder, database_url, &[("OMS_MEDIA_URL", &url)]).await;
+        let mut server = Server::new(folder, database_url)
+            .without_plugins()
+            .with("OMS_MEDIA_URL", &url);
+        server.start().await;
         let seller = server.administrator().await;
         let kept = expect(upload(&server, &seller, png(9, 1)).await, 201).await;
         let name = kept["name"].as_str().unwrap();

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use serde_json::Value;
 
-use crate::fresh::with_postgres;
+use crate::common::fresh::with_postgres;
 use crate::program::{fails, run, sqlite_url, text};
 use crate::shop::{PASSWORD, Shop};
 use oms_core::{Actor, Error};

@@ -11,9 +11,9 @@ use oms_core::Actor;
 use serde_json::{Value, json};
 use sqlx::Connection;
 
-use crate::fresh::with_postgres;
+use crate::common::fresh::with_postgres;
+use crate::common::server::Server;
 use crate::program::{fails, json, ok, run, sqlite, sqlite_url, text};
-use crate::server::Server;
 use crate::shop::{PASSWORD, Shop};
 
 const CLIENTS: usize = 4;
@@ -23,8 +23,6 @@ type Told = Arc<Mutex<BTreeSet<String>>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backups_under_load_hold_every_order_that_was_acknowledged_before() {
-    // Its clients are in this process.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let url = sqlite_url(folder.path());
     let shop = Shop::make(&url).await;

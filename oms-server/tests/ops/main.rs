@@ -8,14 +8,11 @@
 
 mod admin;
 mod backup;
-#[path = "../../../oms-core/tests/fresh/mod.rs"]
-mod fresh;
+#[expect(dead_code, reason = "other tests with processes use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
 mod migrate_data;
 mod program;
 mod restore;
 mod settings;
 mod shop;
-
-#[expect(dead_code, reason = "other tests with processes use the rest")]
-#[path = "../common/server.rs"]
-mod server;

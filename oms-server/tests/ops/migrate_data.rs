@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use crate::fresh::with_postgres;
+use crate::common::fresh::with_postgres;
 use crate::program::{command, fails, json, ok, run, sqlite, sqlite_url, text};
 use crate::shop::{PASSWORD, Shop};
 use oms_core::Actor;

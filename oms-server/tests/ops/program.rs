@@ -1,21 +1,16 @@
 //! The program on a folder of its own, and databases for it.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use sqlx::{Connection, SqliteConnection};
 
-/// With neither variables nor an `.env` of whoever runs the tests.
+use crate::common::server::program;
+
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oms-server"));
-    command
-        .env_clear()
-        .current_dir(folder)
-        .arg("--data-dir")
-        .arg(folder)
-        .args(args)
-        .stdin(Stdio::null());
+    let mut command = program(folder);
+    command.args(args);
     command
 }
 

@@ -8,9 +8,9 @@ use oms_core::{Clock, SystemClock, Timestamp};
 use reqwest::StatusCode;
 use tokio::task::JoinHandle;
 
-use crate::database::{on_postgres, on_sqlite};
+use crate::common::each_db::{on_postgres, on_sqlite};
+use crate::common::redis_server::RedisServer;
 use crate::process::{Process, Shop};
-use crate::redis_server::RedisServer;
 
 /// How long each fault lasts.
 const FAULT: Duration = Duration::from_secs(3);
@@ -19,18 +19,18 @@ const LATEST: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_sqlite_nothing_fails_because_of_redis() {
-    on_sqlite(async |url| play(url, false).await).await;
+    on_sqlite(async |_, url| play(url, false).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_postgres_nothing_fails_because_of_redis() {
-    on_postgres(async |url| play(url, true).await).await;
+    on_postgres(async |_, url| play(url, true).await).await;
 }
 
-async fn play(database_url: String, with_worker: bool) {
+async fn play(database_url: &str, with_worker: bool) {
     let mut redis = RedisServer::new();
     let shop = Shop {
-        database_url,
+        database_url: database_url.to_owned(),
         redis_url: redis.url(),
         // Counted, and never used up: here every refusal is a failure.
         variables: vec![

@@ -7,10 +7,9 @@
     reason = "tests may panic and print"
 )]
 
-mod database;
+#[expect(dead_code, reason = "other tests with processes use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
 mod faults;
-#[path = "../../../oms-core/tests/fresh/mod.rs"]
-mod fresh;
 mod process;
-mod redis_server;
 mod shared;

@@ -1,17 +1,14 @@
-//! The compiled server and worker as processes.
+//! Servers and workers of one shop, each in a folder of its own.
 
-use std::fs::{self, File};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::fs;
+use std::ops::Deref;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use oms_core::Timestamp;
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
-use serde_json::{Value, json};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::Value;
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::common::server::Server;
 
 /// What every process of a shop is told.
 pub(crate) struct Shop {
@@ -20,28 +17,17 @@ pub(crate) struct Shop {
     pub(crate) variables: Vec<(&'static str, &'static str)>,
 }
 
-/// Killed when dropped; after a failure the end of its log is printed.
 pub(crate) struct Process {
-    pub(crate) url: String,
-    client: Client,
-    folder: tempfile::TempDir,
-    child: Child,
+    server: Server,
+    /// After its server, which logs there.
+    _folder: tempfile::TempDir,
 }
 
 impl Shop {
     /// `serve` with these arguments, once it is ready.
     pub(crate) async fn serve(&self, args: &[&str]) -> Process {
         let mut process = self.spawn("serve", args);
-        let since = Instant::now();
-        while !process.is_ready().await {
-            let ended = process.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the server ended before it was ready: {ended:?}");
-            assert!(
-                since.elapsed() < START_TIMEOUT,
-                "the server did not become ready in time"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        process.server.ready().await;
         process
     }
 
@@ -51,63 +37,37 @@ impl Shop {
     }
 
     fn spawn(&self, command: &str, args: &[&str]) -> Process {
-        // The clients' library wants one, though nothing here speaks TLS.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let address = format!("127.0.0.1:{}", free_port());
-        let log = File::create(folder.path().join("log")).unwrap();
-        let mut program = Command::new(env!("CARGO_BIN_EXE_oms-server"));
-        program
-            .arg(command)
-            .args(args)
-            .args(["--listen", &address, "--database-url", &self.database_url])
-            .arg("--data-dir")
-            .arg(folder.path())
-            // Neither variables nor an `.env` of whoever runs the tests.
-            .env_clear()
-            .env("REDIS_URL", &self.redis_url)
-            .env("SECRET_KEY", "shared by all the servers of one shop")
-            .envs(self.variables.iter().copied())
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
+        let mut server = Server::new(folder.path(), &self.database_url)
+            .without_plugins()
+            .with("REDIS_URL", &self.redis_url)
+            .with("SECRET_KEY", "shared by all the servers of one shop")
+            .with_all(&self.variables);
+        server.spawn(&[&[command], args].concat());
         Process {
-            url: format!("http://{address}"),
-            client: Client::builder().no_proxy().build().unwrap(),
-            child: program.spawn().unwrap(),
-            folder,
+            server,
+            _folder: folder,
         }
     }
 }
 
-impl Process {
-    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url))
-    }
+impl Deref for Process {
+    type Target = Server;
 
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Process {
     pub(crate) async fn get(&self, path: &str) -> Response {
         self.request(Method::GET, path).send().await.unwrap()
-    }
-
-    /// Registers somebody, which is a job for a worker: a mail.
-    pub(crate) async fn register(&self, name: &str) {
-        let body =
-            json!({"username": name, "email": format!("{name}@example.com"), "password": "long enough 2026"});
-        let request = self.request(Method::POST, "/v1/users").json(&body);
-        let answer = request.send().await.unwrap();
-        assert_eq!(
-            answer.status(),
-            StatusCode::CREATED,
-            "{}",
-            answer.text().await.unwrap()
-        );
     }
 
     /// How long after this time the mail to this user was written here, if it was.
     pub(crate) fn mailed(&self, name: &str, since: Timestamp) -> Option<Duration> {
         let end = format!("-verify-{name}@example.com.eml");
-        let mails = fs::read_dir(self.folder.path().join("mail")).ok()?;
+        let mails = fs::read_dir(self.folder.join("mail")).ok()?;
         let mut mails = mails.map(|mail| mail.unwrap().path());
         let mail = mails.find(|path| path.to_str().unwrap().ends_with(&end))?;
         let at = fs::metadata(mail)
@@ -146,29 +106,9 @@ impl Process {
 
     /// Lines of its log with this word.
     pub(crate) fn log_of(&self, word: &str) -> Vec<String> {
-        let log = fs::read_to_string(self.log()).unwrap();
+        let log = self.logged();
         let lines = log.lines().filter(|line| line.contains(word));
         lines.map(ToOwned::to_owned).collect()
-    }
-
-    async fn is_ready(&self) -> bool {
-        let asked = self.request(Method::GET, "/readyz").send().await;
-        asked.is_ok_and(|answer| answer.status().is_success())
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail when it has ended already, which is what we want.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            print_end(&self.log());
-        }
     }
 }
 
@@ -186,33 +126,4 @@ pub(crate) async fn refused(answer: Response) -> Value {
     let problem: Value = answer.json().await.unwrap();
     assert_eq!(problem["code"], "rate_limited", "{problem}");
     problem
-}
-
-pub(crate) fn signal(name: &str, child: &Child) {
-    let mut command = Command::new("kill");
-    command.arg(format!("-{name}")).arg(child.id().to_string());
-    assert!(command.status().unwrap().success());
-}
-
-/// Below the range from which the system gives ports to outgoing connections, so that none of those takes it while its
-/// owner is down.
-pub(crate) fn free_port() -> u16 {
-    static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-    let mut taken = TAKEN.lock().unwrap();
-    let first = 25_000 + u16::try_from(std::process::id() % 5_000).unwrap();
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let port = (first..)
-        .find(|port| !taken.contains(port) && is_free(port))
-        .unwrap();
-    taken.push(port);
-    port
-}
-
-fn print_end(log: &Path) {
-    let log = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
-    println!(
-        "--- the end of a log\n{}\n---",
-        lines[lines.len().saturating_sub(40)..].join("\n")
-    );
 }

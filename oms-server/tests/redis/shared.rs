@@ -5,9 +5,9 @@ use std::time::Duration;
 use oms_core::{Clock, SystemClock};
 use reqwest::StatusCode;
 
-use crate::database::{on_postgres, on_sqlite};
+use crate::common::each_db::{on_postgres, on_sqlite};
+use crate::common::redis_server::RedisServer;
 use crate::process::{Process, Shop, refused};
-use crate::redis_server::RedisServer;
 
 const QUOTA: usize = 20;
 
@@ -65,9 +65,9 @@ fn left_out(servers: &[&Process]) -> usize {
     told.sum()
 }
 
-fn shop(database_url: String, redis: &RedisServer) -> Shop {
+fn shop(database_url: &str, redis: &RedisServer) -> Shop {
     Shop {
-        database_url,
+        database_url: database_url.to_owned(),
         redis_url: redis.url(),
         variables: vec![
             ("OMS_RATE_LIMIT_CLIENT", "20/1h"),
@@ -78,7 +78,7 @@ fn shop(database_url: String, redis: &RedisServer) -> Shop {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_share_one_budget_and_have_one_each_without_redis() {
-    on_postgres(async |url| {
+    on_postgres(async |_, url| {
         let mut redis = RedisServer::new();
         redis.start();
         let shop = shop(url, &redis);
@@ -99,7 +99,7 @@ async fn two_servers_share_one_budget_and_have_one_each_without_redis() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_server_counts_in_redis_too() {
-    on_sqlite(async |url| {
+    on_sqlite(async |_, url| {
         let mut redis = RedisServer::new();
         redis.start();
         let shop = shop(url, &redis);
@@ -112,7 +112,7 @@ async fn one_server_counts_in_redis_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_redis_costs_the_time_of_one_answer() {
-    on_sqlite(async |url| {
+    on_sqlite(async |_, url| {
         let mut redis = RedisServer::new();
         redis.start();
         let mut shop = shop(url, &redis);
@@ -136,7 +136,7 @@ async fn a_frozen_redis_costs_the_time_of_one_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_one_process_is_picked_up_by_another_at_once() {
     const ROUNDS: usize = 15;
-    on_postgres(async |url| {
+    on_postgres(async |_, url| {
         let mut redis = RedisServer::new();
         redis.start();
         let shop = shop(url, &redis);

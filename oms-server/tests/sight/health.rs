@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
-use crate::proxy::Proxy;
+use crate::common::proxy::Proxy;
 use crate::support::{Program, eventually, on_both, on_postgres};
 
 async fn execute(database_url: &str, sql: &str) {
@@ -22,7 +22,7 @@ async fn execute(database_url: &str, sql: &str) {
 async fn a_schema_that_is_older_than_the_program_is_not_ready() {
     on_both(async |database_url| {
         let folder = tempfile::tempdir().unwrap();
-        let program = Program::start(folder.path(), database_url, &[]);
+        let program = Program::start(folder.path(), database_url, &[]).await;
         assert_eq!(program.get("/livez").await.status, 200);
         assert_eq!(program.get("/readyz").await.status, 200);
         // As if the program of before the last migration had made it.
@@ -52,15 +52,12 @@ async fn a_schema_that_is_older_than_the_program_is_not_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_database_holds_up_neither_probes_nor_metrics() {
     on_postgres(async |database_url| {
-        let mut url = url::Url::parse(database_url).unwrap();
-        let proxy = Proxy::to(url.host_str().unwrap().into(), url.port().unwrap_or(5432)).await;
-        url.set_port(Some(proxy.port)).unwrap();
-        url.set_host(Some("127.0.0.1")).unwrap();
+        let (network, url) = Proxy::before(database_url).await;
         let folder = tempfile::tempdir().unwrap();
-        let program = Program::start(folder.path(), url.as_str(), &[("OMS_LOG", "error")]);
+        let program = Program::start(folder.path(), &url, &[("OMS_LOG", "error")]).await;
         assert!(program.get("/metrics").await.text.contains("\noms_db_up 1\n"));
 
-        proxy.freeze(true);
+        network.go_dark(true);
         for (path, status) in [("/livez", 200), ("/readyz", 503), ("/metrics", 200)] {
             let started = Instant::now();
             assert_eq!(program.get(path).await.status, status, "{path}");
@@ -78,7 +75,7 @@ async fn a_frozen_database_holds_up_neither_probes_nor_metrics() {
         })
         .await;
 
-        proxy.freeze(false);
+        network.go_dark(false);
         eventually("readiness", async || match program.get("/readyz").await.status {
             200 => Ok(()),
             status => Err(status.to_string()),

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
+use crate::common::server::program;
 use crate::shopping::{PASSWORD, Shopping, WRONG_PASSWORD};
 use crate::smtp::Mailbox;
 use crate::support::{DATABASE_PASSWORD, Program, on_both};
@@ -50,7 +51,7 @@ async fn no_secret_is_written_even_at_trace_level() {
             ("MAIL_PASSWORD", MAIL_PASSWORD),
             ("OMS_METRICS_TOKEN", METRICS_TOKEN),
         ];
-        let program = Program::start(folder.path(), database_url, &variables);
+        let program = Program::start(folder.path(), database_url, &variables).await;
         let mut shopping = Shopping::new(&program, &mailbox);
         shopping.headers = |step| Some(("x-request-id", format!("request-{step}")));
         shopping.play().await;
@@ -89,7 +90,7 @@ async fn no_secret_is_written_even_at_trace_level() {
             secrets.push(("database password", DATABASE_PASSWORD.to_owned()));
         }
         assert!(secrets.len() >= 13);
-        let (_, log) = program.stop();
+        let (_, log) = program.stop().await;
         assert!(log.contains("\"TRACE\""), "the log is not at trace level");
         for (what, secret) in secrets {
             assert!(secret.len() >= 16, "{what} is too short to look for");
@@ -140,17 +141,11 @@ fn requests_are_named(log: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_and_unknown_formats() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let with = |variables: &[(&str, &str)]| {
-        std::process::Command::new(env!("CARGO_BIN_EXE_oms-server"))
-            .arg("migrate")
-            .env_clear()
-            .env("OMS_DATA_DIR", folder.path())
-            .envs(variables.iter().copied())
-            .current_dir(folder.path())
-            .output()
-            .unwrap()
+        let mut program = program(folder.path());
+        program.arg("migrate").envs(variables.iter().copied());
+        program.output().unwrap()
     };
     for (variable, value) in [("OMS_LOG_FORMAT", "xml"), ("RUST_LOG", "==="), ("OMS_LOG", "===")] {
         let output = with(&[(variable, value)]);

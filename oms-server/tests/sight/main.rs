@@ -8,13 +8,13 @@
     reason = "tests may panic and print"
 )]
 
+#[expect(dead_code, reason = "other tests with processes use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
 mod files;
-#[path = "../../../oms-core/tests/fresh/mod.rs"]
-mod fresh;
 mod health;
 mod logs;
 mod metrics;
-mod proxy;
 mod shopping;
 mod smtp;
 mod support;

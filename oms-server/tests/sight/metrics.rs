@@ -4,10 +4,12 @@ use std::os::unix::fs::PermissionsExt;
 
 use std::collections::BTreeSet;
 
+use crate::common::redis_server::RedisServer;
+use crate::common::server::Server;
 use crate::files;
 use crate::shopping::Shopping;
 use crate::smtp::Mailbox;
-use crate::support::{Answer, Program, Redis, eventually, on_both, variable};
+use crate::support::{Answer, Program, eventually, on_both};
 
 const TOKEN: &str = "metrics-token-0123456789";
 
@@ -43,13 +45,14 @@ async fn a_purchase_is_seen() {
     on_both(async |database_url| {
         let (mailbox, port) = Mailbox::open().await;
         let folder = tempfile::tempdir().unwrap();
-        let redis = Redis::start(folder.path());
+        let mut redis = RedisServer::new();
+        redis.start();
         let settings = [
             ("MAIL_SERVER", "127.0.0.1"),
             ("MAIL_PORT", &port.to_string()),
             ("REDIS_URL", &redis.url()),
         ];
-        let program = Program::start(folder.path(), database_url, &settings);
+        let program = Program::start(folder.path(), database_url, &settings).await;
         let bought = Shopping::new(&program, &mailbox).play().await;
         guess_a_password(&program).await;
         program.get("/wp-login.php?x=1").await.expect(404);
@@ -169,12 +172,11 @@ async fn guess_a_password(program: &Program) {
 /// What is told before anybody reads, and perhaps never again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_was_never_there_is_seen() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let database_url = format!("sqlite://{}", folder.path().join("oms.db").display());
     // Nobody listens at a socket that is not there.
     let away = [("REDIS_URL", "unix:///nowhere/redis.sock")];
-    let program = Program::start(folder.path(), &database_url, &away);
+    let program = Program::start(folder.path(), &database_url, &away).await;
     let seen = eventually("the gauge", async || {
         let text = program.get("/metrics").await.text;
         let shown = text.contains("\noms_redis_up ");
@@ -185,10 +187,9 @@ async fn a_redis_that_was_never_there_is_seen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn development_shows_them_to_this_machine_alone() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let database_url = format!("sqlite://{}", folder.path().join("oms.db").display());
-    let program = Program::start(folder.path(), &database_url, &[]);
+    let program = Program::start(folder.path(), &database_url, &[]).await;
     let open = ask(&program, &program.url, &[]).await;
     assert_eq!(open.status, 200);
     assert_eq!(
@@ -203,7 +204,6 @@ async fn development_shows_them_to_this_machine_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn production_shows_them_to_those_with_the_token() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let production = [
         ("OMS_ENV", "production"),
         ("SECRET_KEY", "kW3k0c9cJ7rC1dX8fQ2mZ5vB6nL4pT0a"),
@@ -211,19 +211,19 @@ async fn production_shows_them_to_those_with_the_token() {
         ("MAIL_SERVER", "127.0.0.1"),
         ("MAIL_FROM", "shop@example.com"),
     ];
-    let started = |more: &[(&'static str, &'static str)]| {
+    let started = async |more: &[(&str, &str)]| {
         let folder = tempfile::tempdir().unwrap();
         // Production wants it so.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         let database_url = format!("sqlite://{}", folder.path().join("oms.db").display());
-        let program = Program::start(folder.path(), &database_url, &[&production, more].concat());
+        let program = Program::start(folder.path(), &database_url, &[&production, more].concat()).await;
         (program, folder)
     };
-    let (closed, _folder) = started(&[]);
+    let (closed, _folder) = started(&[]).await;
     assert_eq!(ask(&closed, &closed.url, &[]).await.status, 404);
     drop(closed);
 
-    let (guarded, _folder) = started(&[("OMS_METRICS_TOKEN", TOKEN)]);
+    let (guarded, _folder) = started(&[("OMS_METRICS_TOKEN", TOKEN)]).await;
     let with = async |authorization: &str| {
         let headers = [("authorization", authorization)];
         ask(&guarded, &guarded.url, &headers).await.status
@@ -243,9 +243,9 @@ async fn production_shows_them_to_those_with_the_token() {
     assert_eq!(with(&format!("Bearer {TOKEN}0")).await, 401);
     drop(guarded);
 
-    let (apart, folder) = started(&[("OMS_METRICS_LISTEN", "127.0.0.1:0")]);
+    let (apart, _folder) = started(&[("OMS_METRICS_LISTEN", "127.0.0.1:0")]).await;
     assert_eq!(ask(&apart, &apart.url, &[]).await.status, 404);
-    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = apart.log();
     let (_, rest) = log.split_once("metrics are at ").unwrap();
     let own = rest.split("/metrics").next().unwrap();
     let answer = ask(&apart, own, &[]).await;
@@ -258,21 +258,12 @@ async fn production_shows_them_to_those_with_the_token() {
 /// A worker by itself has no other address.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_shows_them_at_their_own_address() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
-    let log = std::fs::File::create(folder.path().join("log")).unwrap();
-    let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_oms-server"))
-        .arg("worker")
-        .env_clear()
-        .env("OMS_DATA_DIR", folder.path())
-        .env("OMS_PLUGIN_DIR", variable("OMS_TEST_PLUGIN_DIR"))
-        .env("OMS_METRICS_LISTEN", "127.0.0.1:0")
-        .current_dir(folder.path())
-        .stderr(log)
-        .spawn()
-        .unwrap();
+    let database_url = format!("sqlite://{}", folder.path().join("oms.db").display());
+    let mut worker = Server::new(folder.path(), &database_url).with("OMS_METRICS_LISTEN", "127.0.0.1:0");
+    worker.spawn(&["worker"]);
     let url = eventually("the address", async || {
-        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        let log = worker.logged();
         let found = log
             .split_once("metrics are at ")
             .and_then(|(_, rest)| rest.split_whitespace().next());
@@ -286,6 +277,5 @@ async fn a_worker_shows_them_at_their_own_address() {
         ran.then_some(()).ok_or(text)
     });
     ran.await;
-    worker.kill().unwrap();
-    worker.wait().unwrap();
+    worker.kill();
 }

@@ -1,12 +1,10 @@
-//! The compiled program as a process, with its log in a file, on a database of its own.
+//! The compiled program as operators meet it, on a database of its own.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::fresh::with_postgres;
+use crate::common::each_db;
+use crate::common::server::{Server, client};
 
 /// For what happens in the background, on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,8 +15,7 @@ pub const DATABASE_PASSWORD: &str = "database-password-3f9a";
 pub struct Program {
     pub url: String,
     pub client: reqwest::Client,
-    pub folder: PathBuf,
-    child: Child,
+    server: Server,
 }
 
 pub struct Answer {
@@ -37,18 +34,13 @@ impl Answer {
 
 /// Plays a story on both databases; it is given the URL of an empty one.
 pub async fn on_both(story: impl AsyncFn(&str)) {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let folder = tempfile::tempdir().unwrap();
-    story(&format!("sqlite://{}", folder.path().join("oms.db").display())).await;
-    println!("right on SQLite");
+    each_db::on_sqlite(async |_, url| story(url).await).await;
     on_postgres(story).await;
-    println!("right on PostgreSQL");
 }
 
 /// Plays a story on an empty database of the test's PostgreSQL.
 pub async fn on_postgres(story: impl AsyncFn(&str)) {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    with_postgres(async |url| {
+    each_db::on_postgres(async |_, url| {
         let mut url = url::Url::parse(url).unwrap();
         url.set_password(Some(DATABASE_PASSWORD)).unwrap();
         story(url.as_str()).await;
@@ -57,44 +49,24 @@ pub async fn on_postgres(story: impl AsyncFn(&str)) {
 }
 
 impl Program {
-    /// Starts `serve` in this folder, which may hold an accounts file, and waits until it listens.
-    pub fn start(folder: &Path, database_url: &str, variables: &[(&str, &str)]) -> Self {
+    /// Starts `serve` in this folder, which may hold an accounts file, and waits until it is ready.
+    pub async fn start(folder: &Path, database_url: &str, variables: &[(&str, &str)]) -> Self {
         share_compiled_plugins(folder);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oms-server"));
-        command
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .env_clear()
-            .env("DATABASE_URL", database_url)
-            .env("OMS_DATA_DIR", folder)
-            .env("OMS_PLUGIN_DIR", variable("OMS_TEST_PLUGIN_DIR"))
-            .envs(variables.iter().copied())
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(folder.join("log")).unwrap());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines.find_map(|line| line.unwrap().strip_prefix("oms listens at ").map(str::to_owned));
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(40))
-            .redirect(reqwest::redirect::Policy::none());
-        let program = Self {
-            url: address.unwrap_or_default(),
-            client: client.build().unwrap(),
-            folder: folder.to_owned(),
-            child,
-        };
-        assert!(!program.url.is_empty(), "it did not start:\n{}", program.log());
-        program
+        let mut server = Server::new(folder, database_url).with_all(variables);
+        server.start().await;
+        Self {
+            url: server.url.clone(),
+            client: client(),
+            server,
+        }
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap()
+        self.server.logged()
     }
 
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
+        let response = request.timeout(Duration::from_secs(40)).send().await.unwrap();
         Answer {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
@@ -107,73 +79,11 @@ impl Program {
     }
 
     /// Asks it to stop and waits for its end; how long that took.
-    pub fn stop(mut self) -> (Duration, String) {
+    pub async fn stop(mut self) -> (Duration, String) {
         let started = Instant::now();
-        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
-        assert!(asked.unwrap().success());
-        let ended = self.child.wait().unwrap();
-        let log = self.log();
-        assert!(ended.success(), "{ended}\n{log}");
-        (started.elapsed(), log)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Both fail when it has ended already, which is what we want.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            println!(
-                "--- the end of its log\n{}",
-                lines[lines.len().saturating_sub(40)..].join("\n")
-            );
-        }
-    }
-}
-
-/// A `redis-server` of the test's own, which has no port and is killed when dropped.
-pub struct Redis {
-    socket: PathBuf,
-    child: Child,
-}
-
-impl Redis {
-    /// A part that cannot run fails: there is no test without Redis.
-    pub fn start(folder: &Path) -> Self {
-        let socket = folder.join("redis.sock");
-        let mut command = Command::new("redis-server");
-        command
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--dir"])
-            .arg(folder)
-            .arg("--unixsocket")
-            .arg(&socket)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let child = command
-            .spawn()
-            .expect("redis-server cannot be started; type: sudo apt-get install redis-server");
-        let redis = Self { socket, child };
-        let since = Instant::now();
-        while std::os::unix::net::UnixStream::connect(&redis.socket).is_err() {
-            assert!(since.elapsed() < PATIENCE, "Redis did not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        redis
-    }
-
-    pub fn url(&self) -> String {
-        format!("unix://{}", self.socket.display())
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // Both fail when it has ended already, which is what we want.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let ended = self.server.terminate(PATIENCE).await;
+        assert!(ended.success(), "{ended}");
+        (started.elapsed(), self.log())
     }
 }
 
@@ -197,13 +107,4 @@ fn share_compiled_plugins(data_dir: &Path) {
     if !link.exists() {
         std::os::unix::fs::symlink(shared, link).unwrap();
     }
-}
-
-/// A part that cannot run fails: there is no test without PostgreSQL and the plugins.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test command says here where its parts are"
-)]
-pub fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("set {name}, or run `cargo xtask test`, which does"))
 }

@@ -88,7 +88,7 @@ async fn a_request_its_sql_its_plugin_call_and_its_jobs_are_one_trace() {
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
             ("OTEL_SERVICE_NAME", "mugs"),
         ];
-        let program = Program::start(folder.path(), database_url, &variables);
+        let program = Program::start(folder.path(), database_url, &variables).await;
         let mut shopping = Shopping::new(&program, &mailbox);
         shopping.headers = |step| Some(("traceparent", format!("00-{}-{CALLER}-01", trace_of(step))));
         shopping.play().await;
@@ -181,7 +181,6 @@ fn is_beneath(spans: &[Span], name: &str, above: &str) {
 /// A collector that is not there, and one that takes everything and never answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_away_slows_nothing() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}", silent.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -193,7 +192,7 @@ async fn a_collector_that_is_away_slows_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let database_url = format!("sqlite://{}", folder.path().join("oms.db").display());
         let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("OMS_LOG", "warn")];
-        let program = Program::start(folder.path(), &database_url, &variables);
+        let program = Program::start(folder.path(), &database_url, &variables).await;
         // More spans than the queue holds.
         let (mut slowest, mut asked) = (Duration::ZERO, 0);
         let started = Instant::now();
@@ -205,7 +204,7 @@ async fn a_collector_that_is_away_slows_nothing() {
         }
         println!("{endpoint}: {asked} requests, the slowest took {slowest:?}");
         assert!(slowest < Duration::from_secs(3), "a request took {slowest:?}");
-        let (ended_in, log) = program.stop();
+        let (ended_in, log) = program.stop().await;
         assert!(ended_in < Duration::from_secs(15), "it took {ended_in:?} to end");
         assert!(log.lines().count() < 50, "it complains too much:\n{log}");
     }

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::process::{free_port, signal};
+use super::server::{free_port, signal};
 
 /// Killed when dropped.
 pub(crate) struct RedisServer {
