@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Span;
@@ -19,6 +20,9 @@ use crate::orders::placement;
 use crate::payments::{Account, PaymentGateway};
 use crate::time::{Clock, SystemClock, Timestamp};
 use crate::users::{Gate, Passwords};
+
+/// How long what is under way may take to end when a handle is shut down. More than a worker's grace.
+const UNDER_WAY: Duration = Duration::from_secs(30);
 
 /// An order management system over one database. Cloning is cheap: it is a handle.
 #[derive(Clone)]
@@ -124,11 +128,19 @@ impl Oms {
     }
 
     /// Stops what runs on behalf of this handle and all its clones, waits for what is under way, and closes the
-    /// database. Orders that wait for a batch are still placed.
+    /// database. Orders that wait for a batch are still placed, as long as their callers wait for them.
+    ///
+    /// It ends within 45 seconds, also when neither the database nor a gateway answers: 30 are for what is under way,
+    /// the rest for taking leave of the database. What has not ended by then is as after a crash: orders are found by
+    /// their keys, jobs and payments are taken up by the next worker. A worker with a longer
+    /// [grace](crate::jobs::Worker::grace) is to be stopped before.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        if timeout(UNDER_WAY, self.inner.tasks.wait()).await.is_err() {
+            let tasks = self.inner.tasks.len();
+            tracing::warn!(tasks, "what was under way did not end in time and is cut off");
+        }
         self.inner.db.close().await;
     }
 

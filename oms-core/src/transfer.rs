@@ -55,7 +55,8 @@ impl Oms {
     ///
     /// # Errors
     /// [`Error::InvalidState`] when a side is in use, the schema of one is not the newest, the target is not empty, or
-    /// the source breaks a rule. After [`Error::Overloaded`] it is not known whether the copy was kept: look.
+    /// the source breaks a rule. After [`Error::Overloaded`] it is not known whether the copy was kept: look. A side that
+    /// falls silent ends it so within about half a minute, however long the copy may take otherwise.
     pub async fn copy_to(
         &self,
         actor: &Actor,
@@ -65,14 +66,18 @@ impl Oms {
         actor.require_admin()?;
         newest("source database", self.schema_version().await?)?;
         newest("target database", target.schema_version().await?)?;
-        let mut from = self.db().alone().await?;
-        let mut to = target.db().alone().await?;
-        let plan = Plan::of(&mut from, &mut to).await?;
-        let copied = copy(&mut from, &mut to, &plan, &mut progress).await?;
-        to.commit().await?;
-        // Nothing was written there.
-        drop(from.rollback().await);
-        Ok(copied)
+        let copying = async {
+            let mut from = self.db().alone().await?;
+            let mut to = target.db().alone().await?;
+            let plan = Plan::of(&mut from, &mut to).await?;
+            let copied = copy(&mut from, &mut to, &plan, &mut progress).await?;
+            to.commit().await?;
+            // Nothing was written there.
+            drop(from.rollback().await);
+            Ok(copied)
+        };
+        let copying = target.db().while_it_answers(copying);
+        self.db().while_it_answers(copying).await
     }
 }
 

@@ -35,7 +35,7 @@ impl Db {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { writer, .. } => super::patiently(PATIENCE, || on_sqlite(writer)).await,
             #[cfg(feature = "postgres")]
-            Self::Postgres { pool, .. } => on_postgres(pool).await,
+            Self::Postgres { pool, .. } => self.while_it_answers(on_postgres(pool)).await,
         }
     }
 

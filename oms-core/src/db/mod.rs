@@ -8,6 +8,7 @@ mod lock;
 mod migrate;
 #[cfg(feature = "postgres")]
 mod pool;
+mod silence;
 mod version;
 
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
@@ -27,6 +28,9 @@ pub use version::SchemaVersion;
 use crate::error::{Error, Result, connection_lost};
 use crate::figures::Connections;
 use crate::telemetry;
+
+/// How long closing waits for transactions under way.
+const CLOSE: Duration = Duration::from_secs(10);
 
 /// The database behind an [`Oms`](crate::Oms). Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -222,13 +226,15 @@ impl Db {
         }
     }
 
-    /// Waits for connections in use and closes all.
+    /// Waits a while for connections in use and closes all.
     pub(crate) async fn close(&self) {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite { writer, reader } => {
-                reader.close().await;
-                writer.close().await;
+                let closing = async { tokio::join!(reader.close(), writer.close()) };
+                if tokio::time::timeout(CLOSE, closing).await.is_err() {
+                    tracing::warn!("a transaction did not end in time and is cut off");
+                }
             }
             #[cfg(feature = "postgres")]
             Self::Postgres { pool, routine } => {

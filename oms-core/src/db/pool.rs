@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 use tokio::runtime::Handle;
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::CLOSE;
 use crate::error::connection_lost;
 
 /// From asking for a transaction until it has begun; then the caller is told to come back.
@@ -43,8 +45,6 @@ const RETRY_LAST: Duration = Duration::from_millis(250);
 const LONGEST_IDLE: Duration = Duration::from_secs(10 * 60);
 /// Backends grow with what they have seen.
 const LONGEST_LIFE: Duration = Duration::from_secs(30 * 60);
-/// How long closing waits for transactions under way.
-const CLOSE: Duration = Duration::from_secs(10);
 
 /// A bounded set of connections. Cloning is cheap.
 #[derive(Clone)]
@@ -225,10 +225,11 @@ impl Pool {
         }
         self.0.slots.close();
         let idle = std::mem::take(&mut *self.0.idle());
-        for idle in idle {
-            // The server finds out by itself if this does not reach it.
-            drop(timeout(ROLLBACK, idle.connection.close()).await);
-        }
+        // All at once: of a server that is silent none would hear. It finds out by itself if this does not reach it.
+        let leaving = idle
+            .into_iter()
+            .map(|idle| timeout(ROLLBACK, idle.connection.close()));
+        drop(join_all(leaving).await);
     }
 }
 

@@ -9,10 +9,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use oms_core::{Actor, Copied, CopyStep, ErrorKind, Oms};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
+use tokio::time::timeout;
 
 use super::table;
 use crate::config::Config;
 use crate::sqlite_file::{self, Claim};
+
+/// How long PostgreSQL may take to be reached, and to say who uses it.
+const REACHED: Duration = Duration::from_secs(15);
 
 /// How long the server that was just stopped, or an earlier try that was killed, may take to leave PostgreSQL.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,6 +64,13 @@ async fn claim(url: &str, must_exist: bool) -> Result<Option<Claim>> {
     let options = PgConnectOptions::from_str(url)
         .ok()
         .context("this is no address of a database")?;
+    timeout(REACHED, nobody_else(options))
+        .await
+        .context("PostgreSQL does not answer")??;
+    Ok(None)
+}
+
+async fn nobody_else(options: PgConnectOptions) -> Result<()> {
     let mut conn = options
         .application_name("oms-server migrate-data")
         .connect()
@@ -71,8 +82,7 @@ async fn claim(url: &str, must_exist: bool) -> Result<Option<Claim>> {
                    WHERE datname = current_database() AND application_name = 'oms' AND pid <> pg_backend_pid()";
         let others: i64 = sqlx::query_scalar(sql).fetch_one(&mut conn).await?;
         if others == 0 {
-            conn.close().await?;
-            return Ok(None);
+            return Ok(conn.close().await?);
         }
         if since.elapsed() > PATIENCE {
             bail!("PostgreSQL is in use by {others} connections of servers or workers: stop them");

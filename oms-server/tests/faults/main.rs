@@ -16,6 +16,7 @@ mod load;
 mod migrations;
 mod outages;
 mod scene;
+mod shutdown;
 mod silence;
 
 /// One test at a time: each has servers and clients of its own, and measures time.

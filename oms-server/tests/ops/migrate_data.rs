@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::common::fresh::with_postgres;
+use crate::common::proxy::Proxy;
 use crate::program::{command, fails, json, ok, run, sqlite, sqlite_url, text};
 use crate::shop::{PASSWORD, Shop};
-use oms_core::Actor;
+use oms_core::{Actor, Oms};
 
 fn move_args<'a>(from: &'a str, to: &'a str) -> [&'a str; 6] {
     ["migrate-data", "--json", "--from", from, "--to", to]
@@ -201,6 +202,62 @@ async fn killed_at_any_moment_the_target_is_empty_and_the_next_try_works() {
             Vec::<String>::new()
         );
         there.oms.shutdown().await;
+    })
+    .await;
+}
+
+/// The network behind which PostgreSQL lies falls silent: before anything, and in the middle of the copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_network_ends_it_with_an_error() {
+    with_postgres(async |postgres| {
+        let folder = tempfile::tempdir().unwrap();
+        let from = sqlite_url(folder.path());
+        Shop::make(&from).await.oms.shutdown().await;
+        // With the schema there, writing one table can be made to take for ever.
+        let oms = Oms::builder(postgres).connect().await.unwrap();
+        oms.migrate().await.unwrap();
+        oms.shutdown().await;
+        let mut admin = PgConnection::connect(postgres).await.unwrap();
+        admin
+            .execute(
+                "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+                     $$ BEGIN PERFORM pg_sleep(300); RETURN NEW; END $$;
+                 CREATE TRIGGER wait BEFORE INSERT ON oms_order FOR EACH ROW EXECUTE FUNCTION wait()",
+            )
+            .await
+            .unwrap();
+        let (network, behind) = Proxy::before(postgres).await;
+        for written in [false, true] {
+            network.go_dark(!written);
+            let mut child = command(folder.path(), &move_args(&from, &behind))
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            if written {
+                while !writing(postgres).await {
+                    assert!(child.try_wait().unwrap().is_none(), "it was never seen to write");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                network.go_dark(true);
+            }
+            let silent = Instant::now();
+            let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+            let output = output.await.unwrap();
+            let (took, said) = (silent.elapsed(), text(&output.stderr));
+            println!("silence, written {written}: it ended after {took:?}: {said}");
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(took < Duration::from_secs(60), "{took:?}");
+            assert!(
+                said.contains(if written {
+                    "look into the target"
+                } else {
+                    "does not answer"
+                }),
+                "{said}"
+            );
+        }
+        assert_eq!(rows(postgres).await, 0);
     })
     .await;
 }
