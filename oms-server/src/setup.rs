@@ -90,7 +90,10 @@ pub async fn connect(builder: OmsBuilder) -> Result<Oms> {
 /// Makes what lies in the plugin folder the active versions.
 pub async fn load_plugins(config: &Config, oms: &Oms) -> Result<()> {
     if !config.plugin_dir.is_dir() {
-        tracing::warn!(folder = %config.plugin_dir.display(), "there is no plugin folder (OMS_PLUGIN_DIR)");
+        // In production it stands among the warnings of the start.
+        if !config.production {
+            tracing::warn!(folder = %config.plugin_dir.display(), "there is no plugin folder (OMS_PLUGIN_DIR)");
+        }
         return Ok(());
     }
     let mut tries = 0;

@@ -7,7 +7,8 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::program::{command, text};
+use crate::common::server::Server;
+use crate::program::{command, sqlite_url, text};
 
 const GOOD: [(&str, &str); 5] = [
     ("OMS_ENV", "production"),
@@ -194,4 +195,25 @@ fn production_does_not_start_with_unsafe_settings_unless_they_are_named() {
         .env("OMS_ENV", "production")
         .output();
     assert!(made.unwrap().status.success());
+}
+
+/// Where nobody put a plugin, which is known to whoever starts it for the first time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_plugin_folder_is_said_once() {
+    for production in [true, false] {
+        let folder = private_folder();
+        let nowhere = folder.path().join("nowhere");
+        let mut server = Server::new(folder.path(), &sqlite_url(folder.path())).with_plugins(&nowhere);
+        if production {
+            server = server.with_all(&GOOD);
+        }
+        server.start().await;
+        let log = server.logged();
+        let said: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains(nowhere.to_str().unwrap()))
+            .collect();
+        assert_eq!(said.len(), 1, "production {production}: {said:#?}");
+        assert!(said[0].contains("OMS_PLUGIN_DIR"), "{said:?}");
+    }
 }
