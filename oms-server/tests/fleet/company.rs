@@ -4,17 +4,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::Method;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::common::api::Api;
 use crate::common::database::{Database, PASSWORD, People, open_shop};
 use crate::common::proxy::Balancer;
+use crate::common::redis_server::RedisServer;
 use crate::common::server::{Server, plugin_dir};
 use crate::jobs;
 
 /// For what should take a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often somebody may log in under one name, wherever.
+pub(crate) const GUESSES: usize = 20;
 
 const SECRET: &str = "a secret that all replicas share, 2026";
 
@@ -23,6 +28,7 @@ pub(crate) struct Fleet {
     pub(crate) replicas: Vec<Server>,
     pub(crate) workers: Vec<Server>,
     pub(crate) balancer: Balancer,
+    pub(crate) redis: RedisServer,
     pub(crate) people: People,
     pub(crate) database: Database,
     _bank: Server,
@@ -34,6 +40,8 @@ impl Fleet {
         let database = Database::new(database_url);
         let people = open_shop(&database).await;
         jobs::watch(&database).await;
+        let mut redis = RedisServer::new();
+        redis.start();
         let folder = tempfile::tempdir().unwrap();
         let bank = open_bank(&subfolder(&folder, "bank")).await;
         let accounts = folder.path().join("accounts.toml");
@@ -53,6 +61,9 @@ impl Fleet {
                     .with("OMS_ACCOUNTS", accounts.to_str().unwrap())
                     .with("OMS_PUBLIC_URL", &public_url)
                     .with("OMS_DRAIN_SECONDS", "1")
+                    .with("REDIS_URL", redis.url())
+                    .with("OMS_RATE_LIMIT_SIGN_IN_NAME", format!("{GUESSES}/1h"))
+                    .with("OMS_RATE_LIMIT_SIGN_IN", "off")
                     .with_plugins(&folder.path().join("plugins"))
             })
             .collect();
@@ -61,6 +72,7 @@ impl Fleet {
             replicas: all,
             workers,
             balancer,
+            redis,
             people,
             database,
             _bank: bank,
@@ -97,6 +109,22 @@ impl Fleet {
                 "the balancer does not see all replicas"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every replica says so of Redis.
+    pub(crate) async fn until_redis_is(&self, state: &str) {
+        let since = std::time::Instant::now();
+        for replica in &self.replicas {
+            let line = format!("redis: {state}");
+            loop {
+                let answer = replica.request(Method::GET, "/readyz").send().await.unwrap();
+                if answer.text().await.unwrap().lines().any(|told| told == line) {
+                    break;
+                }
+                assert!(since.elapsed() < PATIENCE, "Redis did not become {state}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     }
 

@@ -1,5 +1,6 @@
-//! Three servers, two workers and the fake bank, each a process of its own, on one PostgreSQL behind a plain balancer:
-//! what one of them did, all of them know, and they are replaced one after another while customers order.
+//! Three servers, two workers and the fake bank, each a process of its own, on one PostgreSQL and one Redis behind a
+//! plain balancer: what one of them did, all of them know, and they are replaced one after another while customers order
+//! and Redis dies and comes back.
 //!
 //! `cargo test -p oms-server --test fleet -- --nocapture` prints the figures.
 #![expect(
@@ -14,6 +15,7 @@
 mod common;
 mod company;
 mod jobs;
+mod redis;
 mod rolling;
 mod stories;
 
@@ -23,15 +25,16 @@ use company::Fleet;
 /// One fleet for all, since it takes a while to start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_fleet_is_one_shop() {
-    // The clients' library wants one, though nothing here speaks TLS.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     with_postgres(async |url| {
         let mut fleet = Fleet::start(url.to_owned()).await;
         stories::a_key_makes_one_order_wherever_it_is_sent(&fleet).await;
         stories::sessions_are_good_everywhere(&fleet).await;
         stories::webhooks_may_come_to_any(&fleet).await;
         stories::plugin_versions_are_agreed_on(&fleet).await;
+        redis::the_budget_is_one(&fleet).await;
+        redis::the_bell_wakes_workers(&mut fleet).await;
         rolling::replacing_all_fails_no_request(&mut fleet).await;
+        redis::the_budget_is_one(&fleet).await;
         jobs::each_ran_once(&fleet).await;
         fleet.verify();
     })

@@ -1,4 +1,4 @@
-//! Every process is replaced, one after another, while customers order: nobody notices.
+//! Every process is replaced, one after another, and Redis dies and comes back, while customers order: nobody notices.
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,18 @@ pub(crate) async fn replacing_all_fails_no_request(fleet: &mut Fleet) {
     let mut times = Vec::new();
     for index in 0..fleet.replicas.len() {
         tokio::time::sleep(Duration::from_millis(500)).await;
+        match index {
+            // The second one stops, and starts, without Redis.
+            1 => {
+                fleet.redis.kill();
+                fleet.until_redis_is("degraded").await;
+            }
+            2 => {
+                fleet.redis.start();
+                fleet.until_redis_is("ok").await;
+            }
+            _ => {}
+        }
         let asked = Instant::now();
         let status = fleet.replicas[index].terminate(STOP).await;
         assert!(status.success(), "replica {index} ended with {status}");
@@ -43,7 +55,8 @@ pub(crate) async fn replacing_all_fails_no_request(fleet: &mut Fleet) {
     let requests: usize = told.iter().map(|(count, _)| count).sum();
     let failed: Vec<_> = told.into_iter().flat_map(|(_, failed)| failed).collect();
     println!(
-        "three replicas replaced under load, each gone after {times:?}: {requests} requests, {} failed",
+        "three replicas replaced under load, Redis killed and started: each gone after {times:?}, {requests} requests, {} \
+         failed",
         failed.len()
     );
     assert!(failed.is_empty(), "{failed:#?}");
