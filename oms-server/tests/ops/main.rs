@@ -11,6 +11,7 @@ mod backup;
 #[expect(dead_code, reason = "other tests with processes use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
+mod deploy;
 mod migrate_data;
 mod program;
 mod restore;
