@@ -3,6 +3,7 @@
 //! Passwords are kept as argon2id hashes ([`password`]), tokens as SHA-256 ([`token`]); neither leaves in a `Debug`
 //! or a log. Hashing happens before a transaction begins.
 
+mod choice;
 mod gate;
 mod model;
 mod password;
