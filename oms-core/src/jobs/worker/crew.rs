@@ -1,25 +1,24 @@
-//! The worker: claims jobs, runs them side by side, and tells the database how they ended.
+//! One run of a worker: what it holds, and its conversation with the database.
 
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::futures::Notified;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::JobError;
-use super::exchange::{LEASE, beat, exchange, judge, rescue, tick};
-use super::rules::{Slots, fraction, random};
-use super::run::{Finish, run};
-use super::store::{End, Running};
+use super::{Outcome, Worker};
 use crate::cause::JobStart;
 use crate::error::Result;
 use crate::id::JobId;
+use crate::jobs::JobError;
+use crate::jobs::exchange::{LEASE, beat, exchange, judge, rescue, tick};
+use crate::jobs::rules::{Slots, fraction, random};
+use crate::jobs::run::Finish;
+use crate::jobs::store::{End, Running};
 use crate::oms::Oms;
 use crate::panics;
 use crate::telemetry;
@@ -39,93 +38,8 @@ const POLL: Duration = Duration::from_secs(1);
 const AWAY_FIRST: Duration = Duration::from_millis(200);
 const AWAY_LONGEST: Duration = Duration::from_secs(2);
 
-type Outcome = Result<Finish, JobError>;
-type Handler = Arc<dyn Fn(Oms, Arc<Running>) -> BoxFuture<'static, Outcome> + Send + Sync>;
-
-/// Runs background jobs. Any number of workers, in any number of processes, may share a database.
-///
-/// Each job runs at least once: a process that dies in the middle leaves its jobs to the others, which take them over
-/// within about a minute.
-#[must_use = "a worker does nothing until it is run"]
-pub struct Worker {
-    oms: Oms,
-    slots: Slots,
-    grace: Duration,
-    handler: Handler,
-}
-
-impl Oms {
-    /// A worker for this database; see [`Worker::run`] and [`Worker::drain`].
-    pub fn worker(&self) -> Worker {
-        Worker::new(self, Arc::new(|oms, job| Box::pin(run(oms, job))))
-    }
-}
-
-impl Worker {
-    pub(super) fn new(oms: &Oms, handler: Handler) -> Self {
-        Self {
-            oms: oms.clone(),
-            slots: Slots::share(16),
-            grace: Duration::from_secs(25),
-            handler,
-        }
-    }
-
-    /// Claims and completes jobs without running them. For measuring alone: what they stood for does not happen.
-    #[doc(hidden)]
-    pub fn doing_nothing(mut self) -> Self {
-        self.handler = Arc::new(|_, _| Box::pin(async { Ok(Finish::Open) }));
-        self
-    }
-
-    /// How many jobs run at once: 16 when not set. Mails, calls to gateways and upkeep have their own shares, so that
-    /// none of them can starve the others.
-    pub fn concurrency(mut self, jobs: usize) -> Self {
-        self.slots = Slots::share(jobs);
-        self
-    }
-
-    /// How long jobs under way may take to end after the stop: 25 s when not set.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
-        self
-    }
-
-    /// Works until `stop` is cancelled or the handle is shut down. Then it claims no more, waits for what is under
-    /// way, and gives back what does not end within the grace period, without a mark against it.
-    ///
-    /// A database that goes away later is waited for. Errors: the database cannot be used at the start, for one
-    /// because it was not migrated, or it was away at the end, in which case the jobs come back by themselves.
-    pub async fn run(&self, stop: CancellationToken) -> Result<()> {
-        // Shutting the handle down waits for this before it closes the database.
-        let _under_way = self.oms.inner.tasks.token();
-        let mut crew = Crew::new(self, Mode::Serve);
-        let stopped = async {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = self.oms.inner.stop.cancelled() => {}
-            }
-        };
-        crew.work(pin!(stopped)).await?;
-        crew.mode = Mode::Close;
-        crew.work(pin!(sleep(self.grace))).await?;
-        crew.give_back().await
-    }
-
-    /// Runs everything that is due now, and what comes of it, until nothing is due; how many runs that were. Periodic
-    /// jobs that are due are among them, failed jobs only when their next attempt is due already. For tests, scripts
-    /// and programs too small for a worker of their own.
-    ///
-    /// Errors: the database fails. Jobs under way are then aborted and come back by themselves.
-    pub async fn drain(&self) -> Result<usize> {
-        let mut crew = Crew::new(self, Mode::Drain);
-        crew.work(pin!(std::future::pending())).await?;
-        Ok(crew.runs)
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Serve,
     /// Ends when nothing is due.
     Drain,
@@ -142,9 +56,9 @@ struct Held {
 }
 
 /// The state of one run of a worker. Dropping it aborts the jobs under way; their leases run out.
-struct Crew<'a> {
+pub(super) struct Crew<'a> {
     worker: &'a Worker,
-    mode: Mode,
+    pub(super) mode: Mode,
     /// Tells an operator who has a job.
     name: String,
     free: Slots,
@@ -152,7 +66,7 @@ struct Crew<'a> {
     held: HashMap<Id, Held>,
     /// Not yet in the database.
     ended: Vec<(Running, End)>,
-    runs: usize,
+    pub(super) runs: usize,
     heartbeat: Interval,
     next_tick: Timestamp,
     next_rescue: Instant,
@@ -160,7 +74,7 @@ struct Crew<'a> {
 }
 
 impl<'a> Crew<'a> {
-    fn new(worker: &'a Worker, mode: Mode) -> Self {
+    pub(super) fn new(worker: &'a Worker, mode: Mode) -> Self {
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -180,7 +94,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Until `stop`, or until the mode says that there is nothing left.
-    async fn work(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<()> {
+    pub(super) async fn work(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<()> {
         let worker = self.worker;
         loop {
             // Listens before it looks: a job that is committed in between rings.
@@ -350,7 +264,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Ends what did not end by itself.
-    async fn give_back(&mut self) -> Result<()> {
+    pub(super) async fn give_back(&mut self) -> Result<()> {
         self.tasks.abort_all();
         // A handler that blocks its thread cannot be aborted. Its lease runs out instead.
         let aborted = async {
