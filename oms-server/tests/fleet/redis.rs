@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::common::api::Api;
 use crate::common::database::{PASSWORD, raw};
+use crate::common::server::Server;
 use crate::company::{Fleet, GUESSES};
 
 /// A name may be guessed at so often, at all replicas together.
@@ -40,7 +41,7 @@ pub(crate) async fn the_budget_is_one(fleet: &Fleet) {
 
 /// How often a replica did without Redis.
 fn left_out(fleet: &Fleet) -> usize {
-    let logs = fleet.replicas.iter().map(|replica| replica.logged());
+    let logs = fleet.replicas.iter().map(Server::logged);
     logs.map(|log| log.matches("Redis cannot be used").count()).sum()
 }
 
