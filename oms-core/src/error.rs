@@ -76,6 +76,8 @@ pub enum Error {
         account: String,
         /// What the gateway or its host said.
         source: GatewayError,
+        /// A hint, not a promise.
+        retry_after: Duration,
     },
     /// The database refused or failed; not the caller's fault.
     #[error("database: {0}")]
@@ -193,6 +195,19 @@ impl Error {
             pointer: pointer.into(),
             detail: detail.into(),
         }])
+    }
+
+    /// For what a gateway refused and may do later.
+    pub(crate) fn gateway(account: impl Into<String>, source: GatewayError) -> Self {
+        let seconds = match &source {
+            GatewayError::RateLimited(Some(seconds)) => (*seconds).clamp(1, 3_600),
+            _ => 5,
+        };
+        Self::Gateway {
+            account: account.into(),
+            source,
+            retry_after: Duration::from_secs(seconds.into()),
+        }
     }
 
     /// For queues and pools that are full.

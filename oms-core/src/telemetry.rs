@@ -134,6 +134,28 @@ pub(crate) async fn gateway_call<T, E: Outcome>(
     answer
 }
 
+/// A call of a plugin ended: `answered`, `trapped`, `late`, `crowded` or `broke_contract`.
+#[cfg(feature = "plugins")]
+pub(crate) fn plugin_call_ended(plugin: &str, version: &str, account: &str, outcome: &'static str) {
+    let labels: Labels<'_> = &[
+        ("plugin", plugin),
+        ("version", version),
+        ("account", account),
+        ("outcome", outcome),
+    ];
+    count("oms_plugin_calls_total", labels, 1);
+}
+
+/// A call was not made because the plugin had failed again and again for this account.
+#[cfg(feature = "plugins")]
+pub(crate) fn plugin_spared(account: &str, work: &'static str) {
+    count(
+        "oms_plugin_spared_total",
+        &[("account", account), ("work", work)],
+        1,
+    );
+}
+
 /// How an error is counted.
 pub(crate) trait Outcome {
     fn name(&self) -> &'static str;

@@ -220,6 +220,9 @@ pub(crate) async fn run_cancel(oms: &Oms, id: PaymentId) -> std::result::Result<
     if !payment.is_open() || matches!(payment.attention, Some(Attention::NeedsReview(_))) {
         return Ok(());
     }
+    if let Some(at) = gateways::waits(oms, &payment) {
+        return Err(JobError::Again(at));
+    }
     let unknown = payment.attention == Some(Attention::Unknown);
     let tried = attempts.iter().rfind(|a| a.operation == Operation::Cancel);
     let again = tried.filter(|a| a.memo.claim.is_none() && is_same_try(a));

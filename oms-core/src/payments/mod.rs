@@ -24,6 +24,7 @@ mod webhooks;
 
 pub use account::{Account, Grant, Secret};
 pub use gateway::*;
+pub use gateways::Work;
 pub use model::{
     Attention, Capture, CapturePayment, Decision, OperationStatus, Payment, PaymentStatus, Refund,
     RefundPayment, StartPayment,

@@ -192,10 +192,7 @@ impl Ended {
             return Ok(self.payment);
         };
         match meaning(self.attempt.operation, false, &error) {
-            Meaning::NotNow => Err(Error::Gateway {
-                account: self.payment.account,
-                source: error,
-            }),
+            Meaning::NotNow => Err(Error::gateway(self.payment.account, error)),
             Meaning::Refused { ask: false } if self.attempt.operation == Operation::Complete => {
                 Err(Error::invalid("/params", error.to_string()))
             }

@@ -78,6 +78,11 @@ pub(super) async fn look_now(tx: &mut Tx, payment: PaymentId, now: Timestamp) ->
 
 /// Handler of `ReconcilePayment`.
 pub(crate) async fn reconcile(oms: &Oms, id: PaymentId) -> std::result::Result<(), JobError> {
+    if let Ok((payment, _)) = read(oms, id).await
+        && let Some(at) = gateways::waits(oms, &payment)
+    {
+        return Err(JobError::Again(at));
+    }
     if let Err(e) = find_out(oms, id).await {
         tracing::warn!(payment.id = %id, error = %e, "a payment could not be reconciled now");
     }
@@ -186,10 +191,7 @@ pub(super) async fn ask(oms: &Oms, payment: &Payment) -> Result<Option<Snapshot>
     match telemetry::gateway_call(&payment.account, "sync", asked).await {
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(GatewayError::NotFound(_)) if payment.reference.is_none() => Ok(None),
-        Err(source) => Err(Error::Gateway {
-            account: payment.account.clone(),
-            source,
-        }),
+        Err(source) => Err(Error::gateway(&payment.account, source)),
     }
 }
 

@@ -109,6 +109,9 @@ pub(crate) async fn run_refund_job(oms: &Oms, id: RefundId) -> std::result::Resu
     if !refund.is_some_and(|r| r.status.is_unsettled()) {
         return Ok(());
     }
+    if let Some(at) = gateways::waits(oms, &payment) {
+        return Err(JobError::Again(at));
+    }
     let tried = attempts.into_iter().rfind(|a| a.refund == Some(id));
     let ended = match tried {
         None => first_try(oms, &payment, id).await.map(Some),

@@ -1,7 +1,7 @@
 //! Starting the payment of an order.
 
 use super::gateway::{CaptureMode, Customer, GatewayAddress, GatewayInfo};
-use super::gateways::{self, Till};
+use super::gateways::{self, Till, Work};
 use super::model::{Payment, PaymentStatus, StartPayment};
 use super::operation::{self, Begun};
 use super::store::{
@@ -29,7 +29,7 @@ pub(super) async fn start(
     let account = oms.inner.accounts.get(&command.account);
     let account = account.ok_or_else(|| Error::invalid("/account", "there is no such payment account"))?;
     // A replay needs no adapter, but one that is not there now answers "later" for both alike.
-    let till = gateways::active(&oms, account).await?;
+    let till = gateways::active(&oms, account, Work::Operation).await?;
     check(till.gateway.info(), &command)?;
     match begin(&oms, &actor, &till, order, command, &claim).await? {
         Begun::Before(attempt) => {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::gateway::{Change, Delivery, GatewayEvent, Proof, Received, RefundReport, Reply, WebhookError};
+use super::gateways::Work;
 use super::locked::Locked;
 use super::merge::News;
 use super::model::Attention;
@@ -39,7 +40,7 @@ pub enum WebhookOutcome {
 }
 
 pub(super) async fn receive(oms: Oms, account: String, mut delivery: Delivery) -> Result<WebhookOutcome> {
-    let till = match gateways::active(&oms, oms.account(&account)?).await {
+    let till = match gateways::active(&oms, oms.account(&account)?, Work::Webhook).await {
         Ok(till) => till,
         Err(e) => return Ok(WebhookOutcome::Unavailable(e.to_string())),
     };

@@ -11,14 +11,16 @@ use wasmtime::{Store, Trap};
 
 use super::answer::{self, Checked};
 use super::bindings::{descriptor, gateway, webhooks};
+use super::breaker::{Key, Turn};
 use super::engine::{Prepared, Runtime, is_interface};
 use super::manifest::Manifest;
 use super::state::{Shared, State};
 use crate::payments::{
     Account, CancelRequest, CaptureRequest, CompleteRequest, Delivery, GatewayError, GatewayInfo,
     PaymentGateway, PaymentReport, Proof, Received, RefundReport, RefundRequest, Snapshot, StartRequest,
-    SyncRequest, WebhookError,
+    SyncRequest, WebhookError, Work,
 };
+use crate::telemetry;
 use crate::time::Timestamp;
 
 /// What an error may say of a guest's stderr.
@@ -99,7 +101,7 @@ impl WasmGateway {
     async fn describe(&self, indices: &descriptor::GuestIndices) -> Result<descriptor::Info, String> {
         let nobody = Account::new("", &self.plugin.id);
         let seconds = self.plugin.limits.operation_seconds;
-        let mut call = self.call(&nobody, self.shared.clock.now(), seconds);
+        let mut call = self.call(&nobody, self.shared.clock.now(), seconds, None);
         let ended = tokio::time::timeout(call.time(), async {
             let instance = self.pre.instantiate_async(&mut call.store).await?;
             indices
@@ -111,11 +113,18 @@ impl WasmGateway {
         call.finish(ended).map_err(|failure| failure.cause)
     }
 
-    fn call(&self, account: &Account, now: Timestamp, seconds: u32) -> CallInHand {
+    /// Its plugin's id.
+    pub(super) fn id(&self) -> &str {
+        &self.plugin.id
+    }
+
+    fn call(&self, account: &Account, now: Timestamp, seconds: u32, work: Option<Work>) -> CallInHand {
         let time = Duration::from_secs(seconds.into());
         let engine = self.runtime.engine();
+        let digest = self.info.digest.as_deref().unwrap_or_default();
         CallInHand {
             store: State::store(engine, &self.shared, &self.plugin, account, now, time),
+            circuit: work.map(|work| Key::new(digest, &account.name, work)),
         }
     }
 }
@@ -123,6 +132,41 @@ impl WasmGateway {
 /// One call with its store.
 struct CallInHand {
     store: Store<State>,
+    /// Where its end is to be noted. None when it was, and for a call on nobody's behalf.
+    circuit: Option<Key>,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Answered,
+    Trapped,
+    /// It did not answer in time.
+    Late,
+    /// Its turn did not come in time.
+    Crowded,
+    BrokeContract,
+}
+
+impl End {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Trapped => "trapped",
+            Self::Late => "late",
+            Self::Crowded => "crowded",
+            Self::BrokeContract => "broke_contract",
+        }
+    }
+}
+
+/// A caller that goes away in the middle waited for too long.
+impl Drop for CallInHand {
+    fn drop(&mut self) {
+        if self.store.data().began {
+            self.note(End::Late, "nobody waited for its answer any longer");
+        }
+    }
 }
 
 impl CallInHand {
@@ -149,34 +193,91 @@ impl CallInHand {
                 "the plugin wrote to stderr: {stderr}"
             );
         }
-        let cause = match ended {
+        let (end, cause) = match ended {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => cause(&error),
-            Err(_) => "it did not answer in time".into(),
+            Ok(Err(error)) => (End::Trapped, cause(&error)),
+            Err(_) if self.store.data().began => (End::Late, "it did not answer in time".into()),
+            Err(_) => (
+                End::Crowded,
+                "too many of its calls are under way: its turn did not come in time".into(),
+            ),
         };
         let cause = match stderr.is_empty() {
             true => cause,
             false => format!("{cause}; it wrote: {stderr}"),
         };
-        Err(self.failure(&cause))
+        Err(self.failure(end, &cause))
     }
 
-    fn check<T>(&self, answer: Checked<T>) -> Result<T, Failure> {
-        answer.map_err(|fault| self.failure(&format!("its answer breaks the contract: {fault}")))
+    /// The end of a call that was answered, if the answer is one.
+    fn check<T>(&mut self, answer: Checked<T>) -> Result<T, Failure> {
+        match answer {
+            Ok(answer) => {
+                self.answered();
+                Ok(answer)
+            }
+            Err(fault) => {
+                let cause = format!("its answer breaks the contract: {fault}");
+                Err(self.failure(End::BrokeContract, &cause))
+            }
+        }
     }
 
-    fn failure(&self, cause: &str) -> Failure {
+    /// It did its work, also where it said no.
+    fn answered(&mut self) {
+        self.note(End::Answered, "");
+    }
+
+    fn failure(&mut self, end: End, cause: &str) -> Failure {
+        let State { plugin, reached, .. } = self.store.data();
+        let reached = *reached;
+        let cause = self.clean(&format!("plugin {} {}: {cause}", plugin.id, plugin.version));
+        let account = &self.store.data().account.name;
+        tracing::error!(%account, request_sent = reached, "{cause}");
+        self.note(end, &cause);
+        Failure { cause, reached }
+    }
+
+    /// Counts how it ended, once, and turns the circuit on or off.
+    fn note(&mut self, end: End, words: &str) {
+        let Some(circuit) = self.circuit.take() else {
+            return;
+        };
         let State {
             plugin,
             account,
-            reached,
+            shared,
             ..
         } = self.store.data();
-        let cause = self.clean(&format!("plugin {} {}: {cause}", plugin.id, plugin.version));
-        tracing::error!(account = %account.name, request_sent = reached, "{cause}");
-        Failure {
-            cause,
-            reached: *reached,
+        telemetry::plugin_call_ended(&plugin.id, &plugin.version, &account.name, end.as_str());
+        let turn = match end {
+            End::Answered => shared.breakers.answered(&circuit),
+            End::Crowded => Turn::None,
+            End::Trapped | End::Late | End::BrokeContract => {
+                shared
+                    .breakers
+                    .failed(&circuit, plugin, words, shared.clock.now())
+            }
+        };
+        let (id, version, account, work) =
+            (&plugin.id, &plugin.version, &account.name, circuit.work.as_str());
+        match turn {
+            Turn::None => {}
+            Turn::Opened(pause) => tracing::error!(
+                plugin.id = %id,
+                plugin.version = %version,
+                %account,
+                work,
+                seconds = pause.as_secs(),
+                "the plugin failed again and again: it is left alone for a while"
+            ),
+            Turn::Closed => tracing::info!(
+                plugin.id = %id,
+                plugin.version = %version,
+                %account,
+                work,
+                "the plugin answers again"
+            ),
         }
     }
 }
@@ -209,12 +310,13 @@ impl From<Failure> for WebhookError {
 /// Calls one function of an interface in a fresh instance: the deadline covers the wait for a permit too. Gives the call
 /// and the guest's own `Result`.
 macro_rules! ask {
-    ($self:ident, $permits:ident, $account:ident, $now:expr, $seconds:ident, $interface:expr, $function:ident, $request:expr) => {{
+    ($self:ident, $work:ident, $permits:ident, $account:ident, $now:expr, $seconds:ident, $interface:expr, $function:ident, $request:expr) => {{
         let request = $request.into();
-        let mut call = $self.call($account, $now, $self.plugin.limits.$seconds);
+        let mut call = $self.call($account, $now, $self.plugin.limits.$seconds, Some(Work::$work));
         // In a box: the futures of a guest are large.
         let ended = Box::pin(tokio::time::timeout(call.time(), async {
             let _permit = $self.$permits.acquire().await;
+            call.store.data_mut().began = true;
             let instance = $self.pre.instantiate_async(&mut call.store).await?;
             let guest = $interface.load(&mut call.store, &instance)?;
             guest.$function(&mut call.store, &request).await
@@ -229,8 +331,9 @@ macro_rules! ask {
 macro_rules! operation {
     ($self:ident, $account:ident, $request:ident, $function:ident, $read:expr) => {{
         let now = $request.call.now;
-        let (call, answer) = ask!(
+        let (mut call, answer) = ask!(
             $self,
+            Operation,
             operations,
             $account,
             now,
@@ -241,7 +344,10 @@ macro_rules! operation {
         );
         match answer {
             Ok(answer) => Ok(call.check($read(answer))?),
-            Err(error) => Err(answer::payment_error(error, |text| call.clean(text))),
+            Err(error) => {
+                call.answered();
+                Err(answer::payment_error(error, |text| call.clean(text)))
+            }
         }
     }};
 }
@@ -304,8 +410,9 @@ impl PaymentGateway for WasmGateway {
             ));
         }
         let (now, tolerance) = (delivery.received_at, delivery.tolerance_seconds);
-        let (call, answer) = ask!(
+        let (mut call, answer) = ask!(
             self,
+            Webhook,
             deliveries,
             account,
             now,
@@ -320,10 +427,12 @@ impl PaymentGateway for WasmGateway {
                     .signed_at_ms
                     .is_some_and(|at| !is_fresh(at, now, tolerance))
                 {
+                    call.answered();
                     return Err(WebhookError::Stale);
                 }
-                let events = call.check(answer::events(verified.events))?;
-                let reply = call.check(verified.reply.map(answer::reply).transpose())?;
+                let events = answer::events(verified.events);
+                let reply = verified.reply.map(answer::reply).transpose();
+                let (events, reply) = call.check(events.and_then(|events| Ok((events, reply?))))?;
                 Ok(proof.verified(events, reply))
             }
             Ok(webhooks::Outcome::UnsignedHint(references)) => {
@@ -332,7 +441,10 @@ impl PaymentGateway for WasmGateway {
             Ok(webhooks::Outcome::Challenge(reply)) => {
                 Ok(Received::Challenge(call.check(answer::reply(reply))?))
             }
-            Err(error) => Err(answer::webhook_error(error, |text| call.clean(text))),
+            Err(error) => {
+                call.answered();
+                Err(answer::webhook_error(error, |text| call.clean(text)))
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::compiled::sha256_hex;
 use super::manifest::Manifest;
-use super::sha256_hex;
 use super::store::NewVersion;
 use crate::error::{Error, Result, Violation};
 
@@ -26,6 +26,12 @@ impl Found {
         fault(&self.folder, detail)
     }
 
+    /// Says of it in the log what became of it.
+    pub(super) fn tell(&self, what: &str) {
+        let Manifest { id, version, .. } = &self.manifest;
+        tracing::info!(plugin.id = %id, plugin.version = %version, digest = %self.digest, "{what}");
+    }
+
     pub(super) fn version(&self) -> NewVersion<'_> {
         NewVersion {
             digest: &self.digest,
@@ -37,34 +43,55 @@ impl Found {
     }
 }
 
-/// Reads all plugins of a folder, by name of their folders. Folders without a `plugin.toml` are passed over.
-pub(super) async fn find(dir: PathBuf) -> Result<Vec<Found>> {
-    tokio::task::spawn_blocking(move || read_all(&dir))
+/// Reads all plugins of a folder, by name of their folders, and notes the faults of those that cannot be read. Folders
+/// without a `plugin.toml` are passed over.
+pub(super) async fn find(dir: PathBuf) -> Result<(Vec<Found>, Vec<Violation>)> {
+    on_a_thread(move || read_all(&dir)).await
+}
+
+/// Reads the plugin in this folder, or the one that this file is a part of.
+pub(super) async fn one(path: PathBuf) -> Result<Found> {
+    on_a_thread(move || {
+        read_one(&path).map_err(|detail| {
+            Error::Invalid(vec![Violation {
+                pointer: path.display().to_string(),
+                detail,
+            }])
+        })
+    })
+    .await
+}
+
+async fn on_a_thread<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(read)
         .await
         .map_err(|e| Error::Internal(format!("reading plugins: {e}")))?
 }
 
-/// Refuses an id that is taken: by another folder, or by a gateway of the program.
-pub(super) fn check_ids(found: &[Found], is_native: impl Fn(&str) -> bool) -> Result<()> {
-    let (mut folders, mut faults) = (BTreeMap::new(), Vec::new());
+/// Notes the faults of those whose id is taken: by another folder, or by a gateway of the program.
+pub(super) fn check_ids(
+    found: Vec<Found>,
+    is_native: impl Fn(&str) -> bool,
+    faults: &mut Vec<Violation>,
+) -> Vec<Found> {
+    let (mut folders, mut unique) = (BTreeMap::new(), Vec::new());
     for plugin in found {
-        let id = plugin.manifest.id.as_str();
-        if is_native(id) {
+        let id = plugin.manifest.id.clone();
+        if is_native(&id) {
             faults.push(plugin.fault(format!("the program has a gateway of its own with the id {id:?}")));
-        }
-        if let Some(other) = folders.insert(id, plugin.folder.as_str()) {
+        } else if let Some(other) = folders.get(&id) {
             faults.push(plugin.fault(format!(
                 "the folder {other} has a plugin with the id {id:?} as well"
             )));
+        } else {
+            folders.insert(id, plugin.folder.clone());
+            unique.push(plugin);
         }
     }
-    match faults.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Invalid(faults)),
-    }
+    unique
 }
 
-fn read_all(dir: &Path) -> Result<Vec<Found>> {
+fn read_all(dir: &Path) -> Result<(Vec<Found>, Vec<Violation>)> {
     let unreadable = |e: std::io::Error| Error::Internal(format!("plugin folder {}: {e}", dir.display()));
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {
@@ -76,23 +103,47 @@ fn read_all(dir: &Path) -> Result<Vec<Found>> {
     folders.sort();
     let (mut found, mut faults) = (Vec::new(), Vec::new());
     for path in folders {
-        let folder = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        match read(&path, &folder) {
+        match read(&path) {
             Ok(plugin) => found.push(plugin),
-            Err(detail) => faults.push(fault(&folder, detail)),
+            Err(detail) => faults.push(fault(&name(&path), detail)),
         }
     }
-    match faults.is_empty() {
+    Ok((found, faults))
+}
+
+fn name(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or(folder.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
+fn read_one(path: &Path) -> Result<Found, String> {
+    if path.is_dir() {
+        return read(path);
+    }
+    if !path.is_file() {
+        return Err("there is no such file or folder".into());
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.join("plugin.toml").is_file() {
+        return Err(
+            "there is no plugin.toml beside it, which says what it is and what it may ask for".into(),
+        );
+    }
+    let found = read(folder)?;
+    let file = path.file_name().unwrap_or_default();
+    match file == "plugin.toml" || file == found.manifest.wasm.as_str() {
         true => Ok(found),
-        false => Err(Error::Invalid(faults)),
+        false => Err(format!(
+            "the plugin.toml beside it is of another file, {}",
+            found.manifest.wasm
+        )),
     }
 }
 
-fn read(path: &Path, folder: &str) -> Result<Found, String> {
+fn read(path: &Path) -> Result<Found, String> {
     let text = std::fs::read_to_string(path.join("plugin.toml")).map_err(|e| e.to_string())?;
     let manifest = Manifest::parse(&text)?;
     let named = |e: std::io::Error| format!("{}: {e}", manifest.wasm);
@@ -115,7 +166,7 @@ fn read(path: &Path, folder: &str) -> Result<Found, String> {
         ));
     }
     Ok(Found {
-        folder: folder.to_owned(),
+        folder: name(path),
         text,
         manifest,
         wasm,

@@ -36,6 +36,8 @@ pub(super) struct Limits {
     pub(super) http_calls: u32,
     pub(super) log_kib: u32,
     pub(super) concurrent_calls: u32,
+    /// In a row, for one account: then it is left alone for a while. One may be chance, and a few cost little.
+    pub(super) failures: u32,
 }
 
 impl Default for Limits {
@@ -48,6 +50,7 @@ impl Default for Limits {
             http_calls: 16,
             log_kib: 64,
             concurrent_calls: 32,
+            failures: 5,
         }
     }
 }
@@ -74,6 +77,7 @@ impl Limits {
             ("http_calls", self.http_calls, 64),
             ("log_kib", self.log_kib, 256),
             ("concurrent_calls", self.concurrent_calls, 128),
+            ("failures", self.failures, 100),
         ];
         for (name, value, max) in bounds {
             if !(1..=max).contains(&value) {

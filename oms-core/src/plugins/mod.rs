@@ -21,6 +21,7 @@
 //! http_calls = 16          # [64]
 //! log_kib = 64             # [256]
 //! concurrent_calls = 32    # [128]
+//! failures = 5             # [100] in a row, then it is left alone for a while
 //! ```
 //!
 //! Each call runs in a fresh instance, which is dropped after it: no state is left, and what traps, loops, floods or
@@ -30,6 +31,8 @@
 mod address;
 mod answer;
 mod bindings;
+mod breaker;
+mod compiled;
 mod crypto;
 mod engine;
 mod gateway;
@@ -43,26 +46,22 @@ mod state;
 mod store;
 mod tls;
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-use tokio::sync::OnceCell;
+pub use self::breaker::{AccountHealth, BreakerState};
+pub(crate) use self::compiled::Host;
 
-use self::engine::Runtime;
-use self::gateway::WasmGateway;
-use self::http::Clients;
+use self::breaker::Key;
+use self::compiled::{Fault, sha256_hex};
+use self::load::Found;
 use self::manifest::Manifest;
-use self::scratch::Scratch;
-use self::state::Shared;
-use self::store::VersionRow;
+use self::store::{Uses, VersionRow};
 use crate::actor::Actor;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Violation};
 use crate::oms::Oms;
-use crate::payments::{Account, Delivery, PaymentGateway, Proof, Received, WebhookError};
-use crate::time::{Clock, Timestamp};
+use crate::payments::{Account, Delivery, PaymentGateway, Proof, Received, WebhookError, Work};
+use crate::time::Timestamp;
 
 /// The plugins of an [`Oms`]: see [`Oms::plugins`].
 pub struct Plugins<'a> {
@@ -86,6 +85,25 @@ pub struct PluginInfo {
     pub active: bool,
     /// When it was first loaded.
     pub created_at: Timestamp,
+    /// When it last became the active one; none when it never did, or was rolled back.
+    pub activated_at: Option<Timestamp>,
+    /// Payments that it started and of which money may still come.
+    pub open_payments: i64,
+    /// Payments that it started, with money that can still be refunded.
+    pub refundable_payments: i64,
+    /// How it does for the accounts for which it has failed, as this process has seen it.
+    pub health: Vec<AccountHealth>,
+}
+
+/// A plugin to be kept, from a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Install {
+    /// A folder with `plugin.toml` and the component, or either of the two files.
+    pub path: std::path::PathBuf,
+    /// What the component's SHA-256 must be, in hexadecimal, besides what `plugin.toml` says of it.
+    pub sha256: Option<String>,
+    /// Whether it becomes the active version.
+    pub activate: bool,
 }
 
 impl Oms {
@@ -118,18 +136,8 @@ impl Plugins<'_> {
     /// that are under way end with the version that they began with.
     pub async fn load_dir(&self, actor: &Actor, dir: &Path) -> Result<Vec<PluginInfo>> {
         actor.require_admin()?;
-        let found = load::find(dir.to_owned()).await?;
-        let natives = &self.oms.inner.natives;
-        load::check_ids(&found, |id| natives.contains_key(id))?;
-        // Compiled and asked what they are before the first one is written.
-        let mut faults = Vec::new();
-        for plugin in &found {
-            let host = &self.oms.inner.plugins;
-            let loaded = host.gateway(&plugin.digest, &plugin.text, async || Ok(plugin.wasm.clone()));
-            if let Err(fault) = loaded.await {
-                faults.push(plugin.fault(fault.in_words()));
-            }
-        }
+        let (found, mut faults) = load::find(dir.to_owned()).await?;
+        let found = self.sound(found, &mut faults).await;
         if !faults.is_empty() {
             return Err(Error::Invalid(faults));
         }
@@ -137,14 +145,188 @@ impl Plugins<'_> {
         let mut tx = self.oms.db().write().await?;
         for plugin in &found {
             store::keep(&mut tx, &plugin.version(), now).await?;
-            store::activate(&mut tx, &plugin.manifest.id, &plugin.digest).await?;
+            store::activate(&mut tx, &plugin.manifest.id, &plugin.digest, now).await?;
         }
         tx.commit().await?;
         for plugin in &found {
-            let Manifest { id, version, .. } = &plugin.manifest;
-            tracing::info!(plugin.id = %id, plugin.version = %version, digest = %plugin.digest, "plugin is active");
+            plugin.tell("plugin is active");
         }
         self.versions().await
+    }
+
+    /// What a process does at its start with the folder that the builder was given: a component that the database has
+    /// never seen becomes the active version. One that it knows stays what operators made of it, so that no restart
+    /// undoes a rollback. For administrators.
+    ///
+    /// What is at fault is passed over, with a line in the log, as long as every account has an adapter without it; else
+    /// [`Error::Invalid`] names the faults.
+    pub async fn load_new(&self, actor: &Actor) -> Result<Vec<PluginInfo>> {
+        actor.require_admin()?;
+        let Some(dir) = &self.oms.inner.settings.plugin_dir else {
+            return self.versions().await;
+        };
+        let (found, mut faults) = load::find(dir.clone()).await?;
+        let found = self.sound(found, &mut faults).await;
+        let now = self.oms.now();
+        let (mut activated, mut passed_over) = (Vec::new(), Vec::new());
+        let mut tx = self.oms.db().write().await?;
+        for plugin in &found {
+            let known = store::by_digest(&mut tx, &plugin.digest).await?;
+            store::keep(&mut tx, &plugin.version(), now).await?;
+            let active = store::active(&mut tx, &plugin.manifest.id).await?;
+            if known.is_none() || active.is_none() {
+                store::activate(&mut tx, &plugin.manifest.id, &plugin.digest, now).await?;
+                activated.push(plugin);
+            } else if active.is_some_and(|active| active.digest != plugin.digest) {
+                passed_over.push(plugin);
+            }
+        }
+        tx.commit().await?;
+        for plugin in activated {
+            plugin.tell("plugin is active");
+        }
+        for plugin in passed_over {
+            plugin.tell(
+                "the plugin folder has another version than the active one, which stays: reload to change it",
+            );
+        }
+        let versions = self.versions().await?;
+        let served = |account: &&Account| {
+            let plugin = &account.plugin;
+            self.oms.inner.natives.contains_key(plugin)
+                || versions.iter().any(|v| v.active && v.id == *plugin)
+        };
+        if !faults.is_empty() && !self.oms.inner.accounts.values().all(|account| served(&account)) {
+            return Err(Error::Invalid(faults));
+        }
+        for Violation { pointer, detail } in faults {
+            tracing::error!(file = %pointer, fault = %detail, "a plugin was not loaded: what was active stays so");
+        }
+        Ok(versions)
+    }
+
+    /// Compiles them and asks them what they are, before the first one is written. Notes the faults of the others.
+    async fn sound(&self, found: Vec<Found>, faults: &mut Vec<Violation>) -> Vec<Found> {
+        let natives = &self.oms.inner.natives;
+        let found = load::check_ids(found, |id| natives.contains_key(id), faults);
+        let mut sound = Vec::new();
+        for plugin in found {
+            match self.try_out(&plugin).await {
+                Ok(()) => sound.push(plugin),
+                Err(fault) => faults.push(plugin.fault(fault.in_words())),
+            }
+        }
+        sound
+    }
+
+    async fn try_out(&self, plugin: &Found) -> Result<(), Fault> {
+        let host = &self.oms.inner.plugins;
+        let loaded = host.gateway(&plugin.digest, &plugin.text, async || Ok(plugin.wasm.clone()));
+        loaded.await.map(drop)
+    }
+
+    /// Keeps a version in the database, for all servers, and makes it the active one if wanted. For administrators.
+    ///
+    /// [`Error::Invalid`] says what is wrong with it; then nothing has changed.
+    pub async fn install(&self, actor: &Actor, install: Install) -> Result<PluginInfo> {
+        actor.require_admin()?;
+        let plugin = load::one(install.path).await?;
+        if let Some(expected) = &install.sha256
+            && !expected.eq_ignore_ascii_case(&plugin.digest)
+        {
+            let detail = format!("its sha256 is {}, but {expected} was asked for", plugin.digest);
+            return Err(Error::Invalid(vec![plugin.fault(detail)]));
+        }
+        let mut faults = Vec::new();
+        let Some(plugin) = self.sound(vec![plugin], &mut faults).await.pop() else {
+            return Err(Error::Invalid(faults));
+        };
+        let now = self.oms.now();
+        let mut tx = self.oms.db().write().await?;
+        store::keep(&mut tx, &plugin.version(), now).await?;
+        if install.activate {
+            store::activate(&mut tx, &plugin.manifest.id, &plugin.digest, now).await?;
+        }
+        tx.commit().await?;
+        plugin.tell(match install.activate {
+            true => "plugin is installed and active",
+            false => "plugin is installed",
+        });
+        self.version(&plugin.digest).await
+    }
+
+    /// Makes a version that the database holds the active one, for all servers: new payments and webhooks go to it from
+    /// now on. `which` is its version, or its digest or the first 8 or more digits of it. For administrators.
+    ///
+    /// It is compiled and asked what it is before; what cannot be used does not become active.
+    pub async fn activate(&self, actor: &Actor, id: &str, which: &str) -> Result<PluginInfo> {
+        actor.require_admin()?;
+        let row = self.find(id, which).await?;
+        let digest = row.digest.clone();
+        self.compiled(row).await?;
+        let now = self.oms.now();
+        let mut tx = self.oms.db().write().await?;
+        store::activate(&mut tx, id, &digest, now).await?;
+        tx.commit().await?;
+        let activated = self.version(&digest).await?;
+        activated.tell("plugin is active");
+        Ok(activated)
+    }
+
+    /// Goes back to the version that was active before the present one. Once more goes back further. For administrators.
+    pub async fn roll_back(&self, actor: &Actor, id: &str) -> Result<PluginInfo> {
+        actor.require_admin()?;
+        let mut tx = self.oms.db().read().await?;
+        let active = store::active(&mut tx, id)
+            .await?
+            .ok_or(Error::NotFound("plugin"))?;
+        let before = store::before(&mut tx, id).await?;
+        tx.rollback().await?;
+        let before = before.ok_or(Error::InvalidState {
+            what: "plugin",
+            state: "active".into(),
+            detail: "no other version of it was active before: activate one by its version or digest",
+        })?;
+        let digest = before.digest.clone();
+        self.compiled(before).await?;
+        let mut tx = self.oms.db().write().await?;
+        store::roll_back(&mut tx, &active.digest, &digest).await?;
+        tx.commit().await?;
+        let activated = self.version(&digest).await?;
+        activated.tell("plugin was rolled back");
+        Ok(activated)
+    }
+
+    /// One version of a plugin, to be called by hand: see [`Plugins::activate`] for `which`. For administrators.
+    pub async fn gateway_of(&self, actor: &Actor, id: &str, which: &str) -> Result<Arc<dyn PaymentGateway>> {
+        actor.require_admin()?;
+        let row = self.find(id, which).await?;
+        self.compiled(row).await
+    }
+
+    async fn find(&self, id: &str, which: &str) -> Result<VersionRow> {
+        let mut tx = self.oms.db().read().await?;
+        let rows = store::list(&mut tx).await?;
+        tx.rollback().await?;
+        let which = which.trim();
+        let is_digest = which.len() >= 8 && which.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut fitting = rows.into_iter().filter(|row| {
+            let by_digest = is_digest && row.digest.starts_with(&which.to_ascii_lowercase());
+            row.id == id && (row.version == which || by_digest)
+        });
+        let first = fitting.next().ok_or(Error::NotFound("version of this plugin"))?;
+        let others: Vec<_> = fitting.map(|row| row.digest).collect();
+        match others.is_empty() {
+            true => Ok(first),
+            false => Err(Error::invalid(
+                "/version",
+                format!(
+                    "several fit: name the digest, {} or {}",
+                    first.digest,
+                    others.join(" or ")
+                ),
+            )),
+        }
     }
 
     /// Lets the active plugin of an account verify and read a delivery; nothing is recorded. For a plugin author's
@@ -165,12 +347,20 @@ impl Plugins<'_> {
         self.active(id).await?.ok_or(Error::NotFound("plugin"))
     }
 
-    /// The active version of a plugin, for new payments and webhooks.
+    /// The active version of a plugin, for new payments and webhooks. While a new one is compiled here for the first
+    /// time the one before it serves.
     pub(crate) async fn active(&self, plugin_id: &str) -> Result<Option<Arc<dyn PaymentGateway>>> {
         let mut tx = self.oms.db().read().await?;
         let row = store::active(&mut tx, plugin_id).await?;
         tx.rollback().await?;
-        self.compiled(row).await
+        let Some(row) = row else { return Ok(None) };
+        let host = &self.oms.inner.plugins;
+        if let Some(before) = host.in_the_meantime(self.oms, plugin_id, &row.digest, &row.manifest) {
+            return Ok(Some(before));
+        }
+        let gateway = self.compiled_wasm(row).await?;
+        host.serves(&gateway);
+        Ok(Some(gateway))
     }
 
     /// The version with this digest, for payments that it started.
@@ -178,12 +368,35 @@ impl Plugins<'_> {
         let mut tx = self.oms.db().read().await?;
         let row = store::by_digest(&mut tx, digest).await?;
         tx.rollback().await?;
-        self.compiled(row).await
+        match row {
+            Some(row) => self.compiled(row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a version may be asked for this account now; if not, when to come back. The caller is to ask soon.
+    pub(crate) fn admit(&self, digest: &str, account: &str, work: Work) -> Result<(), Timestamp> {
+        let key = Key::new(digest, account, work);
+        let admitted = self.oms.inner.plugins.shared.breakers.admit(&key, self.oms.now());
+        if admitted.is_err() {
+            crate::telemetry::plugin_spared(account, work.as_str());
+        }
+        admitted
+    }
+
+    /// When a version that may not be asked now for this account may be.
+    pub(crate) fn waits(&self, digest: &str, account: &str, work: Work) -> Option<Timestamp> {
+        let key = Key::new(digest, account, work);
+        self.oms.inner.plugins.shared.breakers.waits(&key, self.oms.now())
+    }
+
+    async fn compiled(&self, row: VersionRow) -> Result<Arc<dyn PaymentGateway>> {
+        let gateway = self.compiled_wasm(row).await?;
+        Ok(gateway)
     }
 
     /// From memory, or compiled from the bytes in the database.
-    async fn compiled(&self, row: Option<VersionRow>) -> Result<Option<Arc<dyn PaymentGateway>>> {
-        let Some(row) = row else { return Ok(None) };
+    async fn compiled_wasm(&self, row: VersionRow) -> Result<Arc<gateway::WasmGateway>> {
         let digest = &row.digest;
         let bytes = async || {
             let mut tx = self.oms.db().read().await?;
@@ -194,23 +407,46 @@ impl Plugins<'_> {
                 false => Err(corrupt(digest, "wasm", "its digest is another")),
             }
         };
-        match self.oms.inner.plugins.gateway(digest, &row.manifest, bytes).await {
-            Ok(gateway) => Ok(Some(gateway)),
-            Err(Fault::Plugin(words)) => Err(corrupt(digest, "wasm", &words)),
-            Err(Fault::Other(error)) => Err(error),
-        }
+        let gateway = self.oms.inner.plugins.gateway(digest, &row.manifest, bytes).await;
+        gateway.map_err(|fault| match fault {
+            Fault::Plugin(words) => corrupt(digest, "wasm", &words),
+            Fault::Other(error) => error,
+        })
     }
 
     async fn versions(&self) -> Result<Vec<PluginInfo>> {
         let mut tx = self.oms.db().read().await?;
         let rows = store::list(&mut tx).await?;
+        let uses = store::uses(&mut tx).await?;
         tx.rollback().await?;
-        rows.into_iter().map(PluginInfo::from_row).collect()
+        let info = |row: VersionRow| {
+            let uses = uses.iter().find(|uses| uses.digest == row.digest);
+            let health = self.health_of(&row.digest);
+            PluginInfo::new(row, uses, health)
+        };
+        rows.into_iter().map(info).collect()
+    }
+
+    async fn version(&self, digest: &str) -> Result<PluginInfo> {
+        let found = self.versions().await?.into_iter().find(|v| v.digest == digest);
+        found.ok_or(Error::NotFound("version of this plugin"))
+    }
+
+    /// How all versions do for the accounts for which they have failed, as this process has seen it: needs no database.
+    /// For operators.
+    pub fn health(&self, actor: &Actor) -> Result<Vec<AccountHealth>> {
+        actor.require_operator()?;
+        Ok(self.oms.inner.plugins.shared.breakers.all(self.oms.now()))
+    }
+
+    /// How a version does for the accounts for which it has failed, as this process has seen it.
+    fn health_of(&self, digest: &str) -> Vec<AccountHealth> {
+        self.oms.inner.plugins.shared.breakers.of(digest, self.oms.now())
     }
 }
 
 impl PluginInfo {
-    fn from_row(row: VersionRow) -> Result<Self> {
+    fn new(row: VersionRow, uses: Option<&Uses>, health: Vec<AccountHealth>) -> Result<Self> {
         let manifest =
             Manifest::parse(&row.manifest).map_err(|fault| corrupt(&row.digest, "manifest", &fault))?;
         Ok(Self {
@@ -221,7 +457,15 @@ impl PluginInfo {
             hosts: manifest.hosts,
             active: row.active,
             created_at: row.created_at,
+            activated_at: row.activated_at,
+            open_payments: uses.map_or(0, |uses| uses.open),
+            refundable_payments: uses.map_or(0, |uses| uses.refundable),
+            health,
         })
+    }
+
+    fn tell(&self, what: &str) {
+        tracing::info!(plugin.id = %self.id, plugin.version = %self.version, digest = %self.digest, "{what}");
     }
 }
 
@@ -232,107 +476,4 @@ fn corrupt(digest: &str, column: &'static str, detail: &str) -> Error {
         id: digest.to_owned(),
         detail: detail.to_owned(),
     }
-}
-
-/// Why a plugin cannot be had.
-enum Fault {
-    /// The plugin's own.
-    Plugin(String),
-    Other(Error),
-}
-
-impl Fault {
-    fn in_words(self) -> String {
-        match self {
-            Self::Plugin(words) => words,
-            Self::Other(error) => error.to_string(),
-        }
-    }
-}
-
-/// The part of an [`Oms`] that runs plugins. The engine and its clock start with the first plugin.
-pub(crate) struct Host {
-    cache_dir: Option<PathBuf>,
-    runtime: OnceCell<Arc<Runtime>>,
-    shared: Arc<Shared>,
-    /// By digest and manifest.
-    compiled: Mutex<HashMap<(String, String), Slot>>,
-}
-
-/// Filled by whoever comes first; the others wait for it.
-type Slot = Arc<OnceCell<Arc<WasmGateway>>>;
-
-impl Host {
-    pub(crate) fn new(cache_dir: Option<PathBuf>, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            cache_dir,
-            runtime: OnceCell::new(),
-            shared: Arc::new(Shared {
-                clock,
-                clients: Clients::default(),
-                scratch: Scratch::default(),
-            }),
-            compiled: Mutex::default(),
-        }
-    }
-
-    /// The gateway of this digest and manifest; `bytes` gives the component when it is not compiled yet.
-    async fn gateway(
-        &self,
-        digest: &str,
-        manifest: &str,
-        bytes: impl AsyncFnOnce() -> Result<Vec<u8>>,
-    ) -> Result<Arc<WasmGateway>, Fault> {
-        let slot = self.slot(digest, manifest);
-        let gateway = slot
-            .get_or_try_init(async || {
-                let runtime = self
-                    .runtime()
-                    .await
-                    .map_err(|e| Fault::Other(Error::Internal(e)))?;
-                let manifest = Manifest::parse(manifest).map_err(Fault::Plugin)?;
-                let bytes = bytes().await.map_err(Fault::Other)?;
-                let compiler = Arc::clone(&runtime);
-                let prepared = tokio::task::spawn_blocking(move || compiler.prepare(&bytes))
-                    .await
-                    .map_err(|e| Fault::Plugin(format!("the compiler failed: {e}")))?
-                    .map_err(Fault::Plugin)?;
-                let shared = Arc::clone(&self.shared);
-                let gateway = WasmGateway::new(runtime, shared, manifest, prepared, digest.to_owned());
-                Box::pin(gateway).await.map(Arc::new).map_err(Fault::Plugin)
-            })
-            .await?;
-        Ok(Arc::clone(gateway))
-    }
-
-    fn slot(&self, digest: &str, manifest: &str) -> Slot {
-        // Held for a look-up alone, so a panic cannot have left it half changed.
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        // With a new manifest the old one of the same component is not asked for again.
-        compiled.retain(|(d, m), _| d != digest || m == manifest);
-        Arc::clone(
-            compiled
-                .entry((digest.to_owned(), manifest.to_owned()))
-                .or_default(),
-        )
-    }
-
-    async fn runtime(&self) -> Result<Arc<Runtime>, String> {
-        let runtime = self.runtime.get_or_try_init(async || {
-            let cache_dir = self.cache_dir.clone();
-            tokio::task::spawn_blocking(move || Runtime::new(cache_dir.as_deref()))
-                .await
-                .map_err(|e| format!("the WebAssembly engine: {e}"))?
-                .map(Arc::new)
-        });
-        runtime.await.cloned()
-    }
-}
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }

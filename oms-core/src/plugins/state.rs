@@ -9,6 +9,7 @@ use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::breaker::Breakers;
 use super::engine::TICK;
 use super::http::Clients;
 use super::manifest::Manifest;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) clients: Clients,
     pub(super) scratch: Scratch,
+    pub(super) breakers: Breakers,
 }
 
 /// The data of a store. Made for one call and dropped after it.
@@ -46,6 +48,8 @@ pub(super) struct State {
     pub(super) http_calls: u32,
     /// Whether a request may have left: then a failure of the guest leaves the outcome unknown.
     pub(super) reached: bool,
+    /// Whether the guest's turn came. One that waited for others in vain is not to blame.
+    pub(super) began: bool,
     log_left: usize,
     revealed: BTreeSet<String>,
     stderr: MemoryOutputPipe,
@@ -79,6 +83,7 @@ impl State {
             deadline: Instant::now() + time,
             http_calls: 0,
             reached: false,
+            began: false,
             log_left: limits.log_bytes(),
             revealed: BTreeSet::new(),
             stderr,
