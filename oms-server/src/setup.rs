@@ -87,7 +87,7 @@ pub async fn connect(builder: OmsBuilder) -> Result<Oms> {
     Ok(oms)
 }
 
-/// Makes what lies in the plugin folder the active versions.
+/// Makes what is new in the plugin folder the active versions.
 pub async fn load_plugins(config: &Config, oms: &Oms) -> Result<()> {
     if !config.plugin_dir.is_dir() {
         // In production it stands among the warnings of the start.
@@ -99,7 +99,7 @@ pub async fn load_plugins(config: &Config, oms: &Oms) -> Result<()> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match oms.plugins().reload(&Actor::System).await {
+        match oms.plugins().load_new(&Actor::System).await {
             // Another replica that starts at this moment is making its own version the active one.
             Err(e) if e.is_retryable() && tries < PLUGIN_TRIES => tokio::time::sleep(PLUGIN_PAUSE).await,
             loaded => {
@@ -153,7 +153,7 @@ pub async fn bank(config: &Config, mounted_at: &str) -> Result<Option<Bank>> {
 }
 
 /// The accounts of the file and, in development, `mock` at the fake bank, unless the file declares it.
-fn accounts(config: &Config, public_url: &str) -> Result<Vec<Account>> {
+pub(crate) fn accounts(config: &Config, public_url: &str) -> Result<Vec<Account>> {
     let mut accounts = declared(config)?;
     if !config.production && accounts.iter().all(|account| account.name != "mock") {
         accounts.push(mock_account(config, public_url)?);

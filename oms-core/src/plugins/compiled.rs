@@ -1,6 +1,6 @@
 //! The versions that this process has compiled.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,10 @@ const KEPT: usize = 24;
 
 /// How long to wait before a version is compiled again that could not be.
 const PAUSE: Duration = Duration::from_secs(30);
+
+/// How long a new version is waited for, before the one before it serves instead. Most are compiled in much less; a whole
+/// language takes many seconds, which no customer shall wait for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a plugin cannot be had.
 pub(super) enum Fault {
@@ -51,8 +55,8 @@ pub(crate) struct Host {
     compiled: Mutex<Compiled>,
     /// What the active version of a plugin was, the last time that somebody asked.
     serving: Mutex<HashMap<String, Arc<WasmGateway>>>,
-    /// Digests that are compiled beside, or could not be a moment ago.
-    beside: Mutex<HashSet<String>>,
+    /// Digests that are compiled beside.
+    beside: Mutex<HashMap<String, Beside>>,
 }
 
 #[derive(Default)]
@@ -60,6 +64,13 @@ struct Compiled {
     slots: HashMap<(String, String), Held>,
     /// Counts look-ups: the slot that was not used for longest has the smallest number.
     uses: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Compiling,
+    /// A moment ago.
+    Failed,
 }
 
 struct Held {
@@ -116,32 +127,56 @@ impl Host {
         Ok(Arc::clone(gateway))
     }
 
-    /// What serves in the place of a version that is not compiled here yet, while it is: the one before it. Compiling
-    /// takes seconds for some languages, which no customer shall wait for.
-    pub(super) fn in_the_meantime(
+    /// What serves in the place of a version that cannot be used here yet: the one before it. None when it is there, or
+    /// there was none before.
+    pub(super) async fn in_the_meantime(
         &self,
         oms: &Oms,
         id: &str,
         digest: &str,
         manifest: &str,
     ) -> Option<Arc<WasmGateway>> {
-        if self.slot(digest, manifest).initialized() {
+        let slot = self.slot(digest, manifest);
+        if slot.initialized() {
             return None;
         }
-        let serving = Arc::clone(lock(&self.serving).get(id)?);
-        if lock(&self.beside).insert(digest.to_owned()) {
-            let (oms, digest) = (oms.clone(), digest.to_owned());
-            let tasks = oms.inner.tasks.clone();
-            tasks.spawn(Box::pin(async move {
-                if let Err(error) = oms.plugins().pinned(&digest).await {
-                    tracing::error!(%digest, %error, "the new version of a plugin cannot be used: the one before it serves on");
-                    let stop = &oms.inner.stop;
-                    let _ = tokio::time::timeout(PAUSE, stop.cancelled()).await;
-                }
-                lock(&oms.inner.plugins.beside).remove(&digest);
-            }));
+        let before = Arc::clone(lock(&self.serving).get(id)?);
+        self.compile_beside(oms, digest);
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while !slot.initialized() {
+            let compiles = lock(&self.beside).get(digest) == Some(&Beside::Compiling);
+            if !compiles || tokio::time::Instant::now() > end {
+                return Some(before);
+            }
+            // Once for each version in each process.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Some(serving)
+        None
+    }
+
+    /// In a task of its own, so that it goes on when nobody waits for it any longer.
+    fn compile_beside(&self, oms: &Oms, digest: &str) {
+        let mut beside = lock(&self.beside);
+        if beside.contains_key(digest) {
+            return;
+        }
+        beside.insert(digest.to_owned(), Beside::Compiling);
+        let (oms, digest) = (oms.clone(), digest.to_owned());
+        let tasks = oms.inner.tasks.clone();
+        tasks.spawn(Box::pin(async move {
+            let beside = &oms.inner.plugins.beside;
+            if let Err(error) = oms.plugins().pinned(&digest).await {
+                tracing::error!(
+                    %digest,
+                    %error,
+                    "the new version of a plugin cannot be used here: the one before it serves on"
+                );
+                lock(beside).insert(digest.clone(), Beside::Failed);
+                // It ends earlier when the process is to stop.
+                let _ = tokio::time::timeout(PAUSE, oms.inner.stop.cancelled()).await;
+            }
+            lock(beside).remove(&digest);
+        }));
     }
 
     /// Remembers which version of its plugin serves.

@@ -347,15 +347,16 @@ impl Plugins<'_> {
         self.active(id).await?.ok_or(Error::NotFound("plugin"))
     }
 
-    /// The active version of a plugin, for new payments and webhooks. While a new one is compiled here for the first
-    /// time the one before it serves.
+    /// The active version of a plugin, for new payments and webhooks. One that takes long to be compiled here for the
+    /// first time, or cannot be, is stood in for by the one before it.
     pub(crate) async fn active(&self, plugin_id: &str) -> Result<Option<Arc<dyn PaymentGateway>>> {
         let mut tx = self.oms.db().read().await?;
         let row = store::active(&mut tx, plugin_id).await?;
         tx.rollback().await?;
         let Some(row) = row else { return Ok(None) };
         let host = &self.oms.inner.plugins;
-        if let Some(before) = host.in_the_meantime(self.oms, plugin_id, &row.digest, &row.manifest) {
+        let meantime = host.in_the_meantime(self.oms, plugin_id, &row.digest, &row.manifest);
+        if let Some(before) = meantime.await {
             return Ok(Some(before));
         }
         let gateway = self.compiled_wasm(row).await?;

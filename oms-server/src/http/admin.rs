@@ -3,7 +3,6 @@
 use oms_core::Roles;
 use oms_core::jobs::{JobFilter, JobState, JobView};
 use oms_core::payments::{Decision, InboxEntry, InboxStatus};
-use oms_core::plugins::PluginInfo;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object, OpenApi};
@@ -101,21 +100,6 @@ pub(crate) struct WebhookEvent {
     applied_at: Option<String>,
 }
 
-/// One version of a payment plugin.
-#[derive(Debug, Object)]
-struct Plugin {
-    id: String,
-    name: String,
-    version: String,
-    /// SHA-256 of the component.
-    digest: String,
-    /// The hosts that it asks for.
-    hosts: Vec<String>,
-    /// Whether new payments and webhooks go to it.
-    active: bool,
-    created_at: String,
-}
-
 #[OpenApi(prefix_path = "/v1/admin", tag = "Tag::Admin")]
 impl AdminApi {
     /// Users, the newest first
@@ -193,22 +177,6 @@ impl AdminApi {
         Ok(NoContent)
     }
 
-    /// Payment plugins, every version
-    #[oai(path = "/plugins", method = "get", operation_id = "listPlugins")]
-    async fn plugins(&self, auth: Auth) -> Result<Reply<List<Plugin>>> {
-        let Auth(me) = auth;
-        Ok(plugin_list(me.oms.plugins().list(&me.actor).await?))
-    }
-
-    /// Load the plugins in the plugin folder
-    ///
-    /// For administrators. All of them or none; calls under way end with the version that they began with.
-    #[oai(path = "/plugins/reload", method = "post", operation_id = "reloadPlugins")]
-    async fn reload_plugins(&self, auth: Auth) -> Result<Reply<List<Plugin>>> {
-        let Auth(me) = auth;
-        Ok(plugin_list(me.oms.plugins().reload(&me.actor).await?))
-    }
-
     /// Webhook events that were kept, the newest first
     #[oai(path = "/webhooks", method = "get", operation_id = "listWebhookEvents")]
     async fn webhooks(
@@ -282,13 +250,6 @@ impl AdminApi {
     }
 }
 
-fn plugin_list(plugins: Vec<PluginInfo>) -> Reply<List<Plugin>> {
-    Reply::new(List {
-        data: plugins.into_iter().map(Into::into).collect(),
-        next_cursor: None,
-    })
-}
-
 impl From<DecisionBody> for Decision {
     fn from(decision: DecisionBody) -> Self {
         match decision {
@@ -351,20 +312,6 @@ impl From<InboxEntry> for WebhookEvent {
             tries: entry.tries,
             received_at: entry.received_at.to_string(),
             applied_at: entry.applied_at.map(|at| at.to_string()),
-        }
-    }
-}
-
-impl From<PluginInfo> for Plugin {
-    fn from(plugin: PluginInfo) -> Self {
-        Self {
-            id: plugin.id,
-            name: plugin.name,
-            version: plugin.version,
-            digest: plugin.digest,
-            hosts: plugin.hosts,
-            active: plugin.active,
-            created_at: plugin.created_at.to_string(),
         }
     }
 }

@@ -193,10 +193,14 @@ impl From<Error> for ApiError {
                 api.errors = shortages.into_iter().map(fault).collect();
             }
             Error::Overloaded { retry_after } => api.retry_after = Some(retry_after.as_secs().max(1)),
-            Error::Gateway { account, source } => {
+            Error::Gateway {
+                account,
+                source,
+                retry_after,
+            } => {
                 tracing::warn!(account, error = %source, "a payment gateway cannot be used");
                 api.detail = format!("payment account {account} cannot be used now: retry with the same key");
-                api.retry_after = Some(5);
+                api.retry_after = Some(retry_after.as_secs().max(1));
             }
             _ => {}
         }

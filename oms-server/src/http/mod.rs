@@ -15,6 +15,7 @@ mod media;
 mod metrics;
 mod orders;
 mod payments;
+mod plugins;
 mod reply;
 mod request;
 mod routes;
@@ -37,6 +38,7 @@ pub use auth::Tokens;
 pub use health::Probe;
 pub use metrics::metrics_app;
 pub(crate) use payments::PaymentBody;
+pub(crate) use plugins::PluginBody;
 pub(crate) use reply::List;
 pub(crate) use users::UserBody;
 
@@ -89,6 +91,7 @@ type Apis = (
     orders::OrdersApi,
     payments::PaymentsApi,
     admin::AdminApi,
+    plugins::PluginsApi,
 );
 
 fn service() -> OpenApiService<Apis, ()> {
@@ -101,6 +104,7 @@ fn service() -> OpenApiService<Apis, ()> {
         orders::OrdersApi,
         payments::PaymentsApi,
         admin::AdminApi,
+        plugins::PluginsApi,
     );
     OpenApiService::new(apis, "oms", env!("CARGO_PKG_VERSION"))
         .description(include_str!("../../templates/api.md"))

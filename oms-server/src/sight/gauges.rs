@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics::gauge;
+use oms_core::plugins::BreakerState;
 use oms_core::{Actor, Backlog, Oms};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -41,6 +42,7 @@ impl Gauges {
     pub(super) async fn refresh(&self, oms: &Oms) {
         self.look(oms).await;
         pools(oms);
+        plugins(oms);
         let uptime = self.started.elapsed();
         let started_at = || oms.now().as_micros() as f64 / 1e6 - uptime.as_secs_f64();
         gauge!("process_start_time_seconds").set(*self.started_at.get_or_init(started_at));
@@ -110,6 +112,17 @@ fn pools(oms: &Oms) {
     let queue = oms.placement_queue();
     gauge!("oms_placement_queue_length").set(queue.waiting as f64);
     gauge!("oms_placement_queue_capacity").set(queue.capacity as f64);
+}
+
+/// Each version and account that has failed: whether it is left alone at this moment.
+fn plugins(oms: &Oms) {
+    for health in oms.plugins().health(&Actor::System).unwrap_or_default() {
+        let open = health.state == BreakerState::Open;
+        let work = health.work.as_str();
+        gauge!("oms_plugin_breaker_open", "plugin" => health.plugin, "version" => health.version,
+            "account" => health.account, "work" => work)
+        .set(if open { 1.0 } else { 0.0 });
+    }
 }
 
 fn process(oms: &Oms, uptime: Duration) {

@@ -32,7 +32,7 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// Every name with its kind and its meaning. `docs/observability.md` has the same table with the labels, and a test
 /// holds both against what is printed.
-const ALL: [(&str, Kind, &str); 34] = [
+const ALL: [(&str, Kind, &str); 37] = [
     ("oms_http_requests_total", Counter, "Requests that were answered"),
     ("oms_http_request_seconds", Histogram, "Time to the answer's head"),
     (
@@ -110,6 +110,21 @@ const ALL: [(&str, Kind, &str); 34] = [
         "oms_gateway_call_seconds",
         Histogram,
         "Time of calls of payment adapters",
+    ),
+    (
+        "oms_plugin_calls_total",
+        Counter,
+        "Calls of plugins by what became of the guest",
+    ),
+    (
+        "oms_plugin_breaker_open",
+        Gauge,
+        "Whether a plugin that failed again and again is left alone now",
+    ),
+    (
+        "oms_plugin_spared_total",
+        Counter,
+        "Calls that were not made because the plugin is left alone",
     ),
     ("oms_jobs", Gauge, "Jobs that are due, waiting, running or dead"),
     (

@@ -1,6 +1,10 @@
 //! Payment plugins: a file for each command.
 
+mod activate;
+mod call;
+mod install;
 mod list;
+mod place;
 
 use std::process::ExitCode;
 
@@ -10,13 +14,48 @@ use crate::config::Config;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// List every version that the database holds
-    #[command(after_help = "Example:\n  oms-server plugin list --json")]
+    /// List every version that the database holds, with the payments that need it
+    #[command(
+        after_help = "Examples:\n  oms-server plugin list --json\n  OMS_TOKEN=.. oms-server plugin list --url https://shop.example.com\n\n\
+                      Which plugins a server leaves alone for their failures, only that server knows: ask it with --url."
+    )]
     List(list::Options),
+    /// Keep a version in the database and let new payments and webhooks go to it
+    #[command(after_help = "Examples:\n  oms-server plugin install plugins/acme\n  \
+                      oms-server plugin install acme.wasm --sha256 9f86d081.. --inactive\n\n\
+                      Refused, with the reason, when it is not whole, does not fit the contract or has another sha256:\n\
+                      then nothing has changed. Running servers use it from the next payment on.")]
+    Install(install::Options),
+    /// Let new payments and webhooks go to another version; payments that were started stay with theirs
+    #[command(
+        after_help = "Examples:\n  oms-server plugin activate acme 1.2.0\n  oms-server plugin activate acme 9f86d081"
+    )]
+    Activate(activate::Options),
+    /// Go back to the version that was active before
+    #[command(after_help = "Example:\n  oms-server plugin rollback acme")]
+    Rollback(activate::RollbackOptions),
+    /// Make all versions in the plugin folder the active ones
+    #[command(
+        after_help = "Examples:\n  oms-server plugin reload --plugin-dir /usr/local/share/oms/plugins\n  \
+                      OMS_TOKEN=.. oms-server plugin reload --url https://shop.example.com   # from that server's folder"
+    )]
+    Reload(activate::ReloadOptions),
+    /// Call one operation of an account's plugin by hand
+    #[command(
+        after_help = "Examples:\n  oms-server plugin call describe --account acme\n  \
+                      echo '{\"amount\": 100, \"currency\": \"EUR\"}' | oms-server plugin call start --account acme --request -\n\n\
+                      It is real: the gateway is asked with the account's credentials, and nothing is written down here."
+    )]
+    Call(call::Options),
 }
 
 pub(super) async fn run(config: &Config, command: &Command) -> Result<ExitCode> {
     match command {
         Command::List(options) => list::run(config, options).await,
+        Command::Install(options) => install::run(config, options).await,
+        Command::Activate(options) => activate::run(config, options).await,
+        Command::Rollback(options) => activate::roll_back(config, options).await,
+        Command::Reload(options) => activate::reload(config, options).await,
+        Command::Call(options) => call::run(config, options).await,
     }
 }
