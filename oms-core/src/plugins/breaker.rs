@@ -101,10 +101,6 @@ impl BreakerState {
 /// How a version does for an account, as this process has seen it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountHealth {
-    /// The plugin's id.
-    pub plugin: String,
-    /// Its version.
-    pub version: String,
     /// The account.
     pub account: String,
     /// Operations or webhooks.
@@ -180,23 +176,21 @@ impl Breakers {
 
     /// How a version does, by account.
     pub(super) fn of(&self, digest: &str, now: Timestamp) -> Vec<AccountHealth> {
-        self.matching(now, |key| key.digest == digest)
-    }
-
-    /// How all versions do.
-    pub(super) fn all(&self, now: Timestamp) -> Vec<AccountHealth> {
-        self.matching(now, |_| true)
-    }
-
-    fn matching(&self, now: Timestamp, wanted: impl Fn(&Key) -> bool) -> Vec<AccountHealth> {
         let circuits = self.lock();
         let mut found: Vec<_> = circuits
             .iter()
-            .filter(|(key, _)| wanted(key))
+            .filter(|(key, _)| key.digest == digest)
             .map(|(key, circuit)| circuit.health(key, now))
             .collect();
         found.sort_by(|a, b| (&a.account, a.work.as_str()).cmp(&(&b.account, b.work.as_str())));
         found
+    }
+
+    /// Whether any version is left alone now for this account and work.
+    pub(super) fn is_open(&self, account: &str, work: Work, now: Timestamp) -> bool {
+        let circuits = self.lock();
+        let mut of_it = circuits.iter().filter(|(key, _)| key.account == account && key.work == work);
+        of_it.any(|(_, circuit)| circuit.waits(now).is_some())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Circuit>> {
@@ -246,8 +240,6 @@ impl Circuit {
     fn health(&self, key: &Key, now: Timestamp) -> AccountHealth {
         let waits = self.waits(now);
         AccountHealth {
-            plugin: self.plugin.id.clone(),
-            version: self.plugin.version.clone(),
             account: key.account.clone(),
             work: key.work,
             state: match (self.state, waits) {
@@ -302,6 +294,9 @@ mod tests {
         assert_eq!(breakers.failed(&shop, &plugin(3), "trap", at(1)), opened(5));
         assert_eq!(breakers.admit(&shop, at(2)), Err(at(6)));
         assert_eq!(breakers.waits(&shop, at(2)), Some(at(6)));
+        assert!(breakers.is_open("shop", Work::Operation, at(2)));
+        assert!(!breakers.is_open("shop", Work::Webhook, at(2)));
+        assert!(!breakers.is_open("other", Work::Operation, at(2)));
         // Others are not touched: another account, the same one's webhooks, another version.
         let mut other = shop.clone();
         other.digest = "d2".into();

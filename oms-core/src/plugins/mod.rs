@@ -433,11 +433,18 @@ impl Plugins<'_> {
         found.ok_or(Error::NotFound("version of this plugin"))
     }
 
-    /// How all versions do for the accounts for which they have failed, as this process has seen it: needs no database.
-    /// For operators.
-    pub fn health(&self, actor: &Actor) -> Result<Vec<AccountHealth>> {
+    /// For each account that a plugin serves, and each kind of work, whether it is left alone now, as this process has
+    /// seen it: needs no database. For operators.
+    pub fn left_alone(&self, actor: &Actor) -> Result<Vec<(String, Work, bool)>> {
         actor.require_operator()?;
-        Ok(self.oms.inner.plugins.shared.breakers.all(self.oms.now()))
+        let (inner, now) = (&self.oms.inner, self.oms.now());
+        let by_plugin = |account: &&Account| !inner.natives.contains_key(&account.plugin);
+        let accounts = inner.accounts.values().filter(by_plugin);
+        let both = accounts.flat_map(|account| [Work::Operation, Work::Webhook].map(|work| (account, work)));
+        let is_open = |account: &str, work| inner.plugins.shared.breakers.is_open(account, work, now);
+        Ok(both
+            .map(|(account, work)| (account.name.clone(), work, is_open(&account.name, work)))
+            .collect())
     }
 
     /// How a version does for the accounts for which it has failed, as this process has seen it.

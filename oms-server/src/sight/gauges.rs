@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics::gauge;
-use oms_core::plugins::BreakerState;
 use oms_core::{Actor, Backlog, Oms};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -114,14 +113,14 @@ fn pools(oms: &Oms) {
     gauge!("oms_placement_queue_capacity").set(queue.capacity as f64);
 }
 
-/// Each version and account that has failed: whether it is left alone at this moment.
+/// For each account whether its plugin is left alone at this moment.
 fn plugins(oms: &Oms) {
-    for health in oms.plugins().health(&Actor::System).unwrap_or_default() {
-        let open = health.state == BreakerState::Open;
-        let work = health.work.as_str();
-        gauge!("oms_plugin_breaker_open", "plugin" => health.plugin, "version" => health.version,
-            "account" => health.account, "work" => work)
-        .set(if open { 1.0 } else { 0.0 });
+    for (account, work, open) in oms.plugins().left_alone(&Actor::System).unwrap_or_default() {
+        let work = work.as_str();
+        gauge!("oms_plugin_breaker_open", "account" => account.clone(), "work" => work)
+            .set(if open { 1.0 } else { 0.0 });
+        // So that the first one counts as an increase: a series that begins with 1 has none.
+        metrics::counter!("oms_plugin_spared_total", "account" => account, "work" => work).increment(0);
     }
 }
 
