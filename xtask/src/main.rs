@@ -9,6 +9,7 @@
 mod api;
 mod bench;
 mod compose;
+mod guests;
 mod mailbox;
 mod node;
 mod packages;
@@ -42,7 +43,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Build the payment plugins into <target folder>/plugins
-    Plugins,
+    Plugins(guests::Options),
     /// Run everything a change must pass, on SQLite and on a PostgreSQL server started for it
     Test(test::Options),
     /// Build and start the server with a demo shop in ./oms-data
@@ -67,7 +68,13 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<()> {
     let workspace = Workspace::load()?;
     match command {
-        Command::Plugins => plugins::build(&workspace).map(|_| ()),
+        Command::Plugins(options) => {
+            plugins::build(&workspace)?;
+            if options.examples {
+                guests::build(&workspace)?;
+            }
+            Ok(())
+        }
         Command::Test(options) => test::run(&workspace, &options),
         Command::Run(options) => run::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),

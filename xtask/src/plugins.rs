@@ -89,13 +89,18 @@ fn install(plugin: &Package, built: &Path, out: &Path) -> Result<()> {
         .as_ref()
         .context("a plugin needs `crate-type = [\"cdylib\"]`")?;
     let component = fs::read(built.join(library).with_extension("wasm"))?;
-    let digest = sha256_hex(&component);
-    let manifest = fs::read_to_string(plugin.dir.join("plugin.toml"))?;
+    place(&plugin.dir, &component, out)
+}
+
+/// Puts a component and the manifest in `source`, with the component's digest filled in, below `out`.
+pub(crate) fn place(source: &Path, component: &[u8], out: &Path) -> Result<()> {
+    let digest = sha256_hex(component);
+    let manifest = fs::read_to_string(source.join("plugin.toml"))?;
     let (id, manifest) = with_digest(&manifest, &digest)?;
 
     let dir = out.join(&id);
     fs::create_dir_all(&dir)?;
-    fs::write(dir.join(format!("{id}.wasm")), &component)?;
+    fs::write(dir.join(format!("{id}.wasm")), component)?;
     fs::write(dir.join("plugin.toml"), manifest)?;
     println!(
         "{id}: {} kB, sha256 {digest}, in {}",
@@ -125,7 +130,7 @@ fn with_digest(manifest: &str, digest: &str) -> Result<(String, String)> {
     Ok((id, toml::to_string(&table)?))
 }
 
-fn sha256_hex(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
         hex

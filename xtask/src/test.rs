@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
+use crate::guests;
 use crate::node;
 use crate::packages;
 use crate::plugins::{self, WASM_TARGET};
@@ -59,6 +60,9 @@ const STEPS: &[Step] = &[
     Step::new("format", Part::Fmt, |workspace, _| format(workspace)),
     Step::new("plugins", Part::Test, |workspace, _| {
         plugins::build(workspace).map(|_| ())
+    }),
+    Step::new("plugins in other languages", Part::Test, |workspace, _| {
+        guests::build(workspace).map(|_| ())
     }),
     Step::new("clippy", Part::Clippy, |workspace, _| clippy(workspace)),
     Step::new("clippy of the plugins", Part::Clippy, |workspace, _| {
@@ -138,6 +142,7 @@ fn tests(workspace: &Workspace, options: &Options) -> Result<()> {
     command.args(args);
     command.env("OMS_TEST_POSTGRES_URL", server.url());
     command.env("OMS_TEST_PLUGIN_DIR", workspace.plugin_dir());
+    command.env("OMS_TEST_EXAMPLES_DIR", guests::dir(workspace));
     command.env("OMS_TEST_PYTHON", python::ensure(workspace)?);
     command.env("OMS_TEST_NODE_DIR", node::ensure(workspace)?);
     run_command(&mut command)

@@ -35,8 +35,10 @@ impl Runtime {
             .epoch_interruption(true)
             // Not needed by any guest toolchain that we know, so not there to be attacked.
             .wasm_memory64(false)
-            .wasm_multi_memory(false)
-            .wasm_relaxed_simd(false);
+            .wasm_relaxed_simd(false)
+            // The code between the components of one file, which wasmtime makes by itself, copies from one memory to the
+            // other: plugins in JavaScript consist of several. All memories of a call share one limit.
+            .wasm_multi_memory(true);
         if let Some(dir) = cache_dir {
             config.cache(Some(disk_cache(dir)?));
         }

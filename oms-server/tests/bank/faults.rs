@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Order, Payment, Shop, Terms, euros, eventually, on_both};
+use crate::support::{MOCK, Order, Payment, Shop, Terms, euros, eventually, on_both};
 
 const DECLINE: i64 = 99_901;
 pub const TIMEOUT_AFTER_CHARGE: i64 = 99_902;
@@ -22,6 +22,7 @@ pub const REFUND_FAILS: i64 = 99_912;
 
 /// The plugin gives up before the bank's answer comes.
 pub const IMPATIENT: Terms = Terms {
+    plugin: MOCK,
     timeout_ms: 1_500,
     tolerance_seconds: 300,
     worker: true,
@@ -32,30 +33,32 @@ pub const FIRST_LOOK: Duration = Duration::from_secs(31);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn decline() {
-    on_both(Terms::default(), async |shop| {
-        let (order, payment) = shop.checkout(DECLINE).await;
-        payment.approve().await;
-        let failed = payment.becomes("failed").await;
-        assert_eq!(failed["decline_code"], "insufficient_funds");
-        order.becomes("awaiting_payment", "unpaid").await;
-        assert_eq!(payment.at_bank().await["captured"], 0);
-    })
-    .await;
+    on_both(Terms::default(), declined).await;
+}
+
+pub async fn declined(shop: &Shop) {
+    let (order, payment) = shop.checkout(DECLINE).await;
+    payment.approve().await;
+    let failed = payment.becomes("failed").await;
+    assert_eq!(failed["decline_code"], "insufficient_funds");
+    order.becomes("awaiting_payment", "unpaid").await;
+    assert_eq!(payment.at_bank().await["captured"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn timeout_after_charge() {
-    on_both(IMPATIENT, async |shop| {
-        let (order, payment) = shop.checkout(TIMEOUT_AFTER_CHARGE).await;
-        assert_eq!(payment.started["status"], "unknown", "{}", payment.started);
-        let path = order.path("/payments");
-        let again = shop.post(&path, json!({"account": "mock"})).await;
-        again.problem(409, "payment_in_progress");
-        shop.later(FIRST_LOOK).await;
-        order.becomes("paid", "paid").await;
-        charged_once(shop, &payment, TIMEOUT_AFTER_CHARGE).await;
-    })
-    .await;
+    on_both(IMPATIENT, charged_but_not_answered).await;
+}
+
+pub async fn charged_but_not_answered(shop: &Shop) {
+    let (order, payment) = shop.checkout(TIMEOUT_AFTER_CHARGE).await;
+    assert_eq!(payment.started["status"], "unknown", "{}", payment.started);
+    let path = order.path("/payments");
+    let again = shop.post(&path, json!({"account": "mock"})).await;
+    again.problem(409, "payment_in_progress");
+    shop.later(FIRST_LOOK).await;
+    order.becomes("paid", "paid").await;
+    charged_once(shop, &payment, TIMEOUT_AFTER_CHARGE).await;
 }
 
 /// The same, by the system's own clock: nothing but the job finds out.
@@ -73,15 +76,16 @@ async fn timeout_after_charge_in_real_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn duplicate_webhooks() {
-    on_both(Terms::default(), async |shop| {
-        let (order, payment) = shop.checkout(DUPLICATE_WEBHOOKS).await;
-        payment.approve().await;
-        order.becomes("paid", "paid").await;
-        shop.inbox_of(2).await;
-        charged_once(shop, &payment, DUPLICATE_WEBHOOKS).await;
-        assert_eq!(paid_entries(&order).await, 1);
-    })
-    .await;
+    on_both(Terms::default(), told_twice).await;
+}
+
+pub async fn told_twice(shop: &Shop) {
+    let (order, payment) = shop.checkout(DUPLICATE_WEBHOOKS).await;
+    payment.approve().await;
+    order.becomes("paid", "paid").await;
+    shop.inbox_of(2).await;
+    charged_once(shop, &payment, DUPLICATE_WEBHOOKS).await;
+    assert_eq!(paid_entries(&order).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,18 +105,19 @@ async fn out_of_order_webhooks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tampered_stale_and_future_webhooks() {
-    on_both(Terms::default(), async |shop| {
-        for amount in [TAMPERED_WEBHOOKS, STALE_WEBHOOKS, FUTURE_WEBHOOKS] {
-            let known = shop.inbox().await.len();
-            let (order, payment) = shop.checkout(amount).await;
-            payment.approve().await;
-            order.becomes("paid", "paid").await;
-            charged_once(shop, &payment, amount).await;
-            // The two good ones; of the two bad ones nothing was kept.
-            shop.inbox_of(known + 2).await;
-        }
-    })
-    .await;
+    on_both(Terms::default(), told_wrongly).await;
+}
+
+pub async fn told_wrongly(shop: &Shop) {
+    for amount in [TAMPERED_WEBHOOKS, STALE_WEBHOOKS, FUTURE_WEBHOOKS] {
+        let known = shop.inbox().await.len();
+        let (order, payment) = shop.checkout(amount).await;
+        payment.approve().await;
+        order.becomes("paid", "paid").await;
+        charged_once(shop, &payment, amount).await;
+        // The two good ones; of the two bad ones nothing was kept.
+        shop.inbox_of(known + 2).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,24 +185,25 @@ async fn answers_slower_than_the_plugins_patience() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_webhooks() {
-    on_both(Terms::default(), async |shop| {
-        // The customer comes back, which makes the shop ask.
-        let (order, payment) = shop.checkout(NO_WEBHOOKS).await;
-        payment.approve().await;
-        let completed = payment.complete().await;
-        assert_eq!(completed["status"], "captured", "{completed}");
-        order.becomes("paid", "paid").await;
-        charged_once(shop, &payment, NO_WEBHOOKS).await;
-        assert_eq!(shop.inbox().await.len(), 0);
+    on_both(Terms::default(), told_nothing).await;
+}
 
-        // The customer does not come back: at the latest when the order's time is over the shop learns of it.
-        let (order, payment) = shop.checkout(NO_WEBHOOKS).await;
-        payment.approve().await;
-        shop.later(Duration::from_secs(31 * 60)).await;
-        order.becomes("paid", "paid").await;
-        charged_once(shop, &payment, NO_WEBHOOKS).await;
-    })
-    .await;
+pub async fn told_nothing(shop: &Shop) {
+    // The customer comes back, which makes the shop ask.
+    let (order, payment) = shop.checkout(NO_WEBHOOKS).await;
+    payment.approve().await;
+    let completed = payment.complete().await;
+    assert_eq!(completed["status"], "captured", "{completed}");
+    order.becomes("paid", "paid").await;
+    charged_once(shop, &payment, NO_WEBHOOKS).await;
+    assert_eq!(shop.inbox().await.len(), 0);
+
+    // The customer does not come back: at the latest when the order's time is over the shop learns of it.
+    let (order, payment) = shop.checkout(NO_WEBHOOKS).await;
+    payment.approve().await;
+    shop.later(Duration::from_secs(31 * 60)).await;
+    order.becomes("paid", "paid").await;
+    charged_once(shop, &payment, NO_WEBHOOKS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,49 +226,51 @@ async fn timeout_on_refund() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn timeout_on_capture_and_cancel() {
-    on_both(IMPATIENT, async |shop| {
-        shop.sells("CAPTURED", TIMEOUT_ON_CHANGE, 1).await;
-        shop.sells("CANCELED", TIMEOUT_ON_CHANGE, 1).await;
-        let (captured, canceled) = (shop.order("CAPTURED").await, shop.order("CANCELED").await);
-        let to_capture = captured.pay_manually().await;
-        let to_cancel = canceled.pay_manually().await;
-        for payment in [&to_capture, &to_cancel] {
-            payment.approve().await;
-            payment.becomes("authorized").await;
-        }
-        assert_eq!(to_capture.capture(json!({})).await["status"], "unknown");
-        assert_eq!(to_cancel.cancel().await["status"], "unknown");
-        shop.later(FIRST_LOOK).await;
-        captured.becomes("paid", "paid").await;
-        charged_once(shop, &to_capture, TIMEOUT_ON_CHANGE).await;
-        to_cancel.becomes("canceled").await;
-        canceled.becomes("awaiting_payment", "unpaid").await;
-        assert_eq!(to_cancel.at_bank().await["captured"], 0);
-    })
-    .await;
+    on_both(IMPATIENT, changed_but_not_answered).await;
+}
+
+pub async fn changed_but_not_answered(shop: &Shop) {
+    shop.sells("CAPTURED", TIMEOUT_ON_CHANGE, 1).await;
+    shop.sells("CANCELED", TIMEOUT_ON_CHANGE, 1).await;
+    let (captured, canceled) = (shop.order("CAPTURED").await, shop.order("CANCELED").await);
+    let to_capture = captured.pay_manually().await;
+    let to_cancel = canceled.pay_manually().await;
+    for payment in [&to_capture, &to_cancel] {
+        payment.approve().await;
+        payment.becomes("authorized").await;
+    }
+    assert_eq!(to_capture.capture(json!({})).await["status"], "unknown");
+    assert_eq!(to_cancel.cancel().await["status"], "unknown");
+    shop.later(FIRST_LOOK).await;
+    captured.becomes("paid", "paid").await;
+    charged_once(shop, &to_capture, TIMEOUT_ON_CHANGE).await;
+    to_cancel.becomes("canceled").await;
+    canceled.becomes("awaiting_payment", "unpaid").await;
+    assert_eq!(to_cancel.at_bank().await["captured"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refund_fails() {
-    on_both(Terms::default(), async |shop| {
-        let (order, payment) = shop.checkout(REFUND_FAILS).await;
-        payment.approve().await;
-        order.becomes("paid", "paid").await;
-        for _ in 0..2 {
-            // What a failed refund held is free again, so that the second is refused by the bank alone.
-            let refund = payment.refund(json!({})).await;
-            assert_eq!(refund["status"], "failed", "{refund}");
-        }
-        let paid = order.becomes("paid", "paid").await;
-        assert_eq!(paid["payments"][0]["refunded"], 0);
-        let timeline = order.timeline().await;
-        assert!(
-            timeline.iter().any(|kind| kind == "refund_failed"),
-            "{timeline:?}"
-        );
-        charged_once(shop, &payment, REFUND_FAILS).await;
-    })
-    .await;
+    on_both(Terms::default(), refund_failed).await;
+}
+
+pub async fn refund_failed(shop: &Shop) {
+    let (order, payment) = shop.checkout(REFUND_FAILS).await;
+    payment.approve().await;
+    order.becomes("paid", "paid").await;
+    for _ in 0..2 {
+        // What a failed refund held is free again, so that the second is refused by the bank alone.
+        let refund = payment.refund(json!({})).await;
+        assert_eq!(refund["status"], "failed", "{refund}");
+    }
+    let paid = order.becomes("paid", "paid").await;
+    assert_eq!(paid["payments"][0]["refunded"], 0);
+    let timeline = order.timeline().await;
+    assert!(
+        timeline.iter().any(|kind| kind == "refund_failed"),
+        "{timeline:?}"
+    );
+    charged_once(shop, &payment, REFUND_FAILS).await;
 }
 
 /// The bank told a wrong amount of money that is only held yet.

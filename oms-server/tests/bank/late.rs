@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Terms, on_both};
+use crate::support::{MOCK, Terms, on_both};
 
 /// More than the half hour for which an order waits.
 const TOO_LONG: Duration = Duration::from_secs(31 * 60);
 
 /// Jobs run when the story says so, and the bank's webhooks are good although the shop's clock was moved.
 const BY_HAND: Terms = Terms {
+    plugin: MOCK,
     timeout_ms: 10_000,
     tolerance_seconds: 7_200,
     worker: false,

@@ -16,6 +16,7 @@ mod support;
 
 mod faults;
 mod given_up;
+mod languages;
 mod late;
 mod payments;
 mod slow;

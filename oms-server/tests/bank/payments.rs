@@ -2,78 +2,81 @@
 
 use serde_json::json;
 
-use crate::support::{Terms, euros, on_both};
+use crate::support::{Shop, Terms, euros, on_both};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn money_is_captured_at_once() {
-    on_both(Terms::default(), async |shop| {
-        let (order, payment) = shop.checkout(2_500).await;
-        assert_eq!(payment.started["status"], "action_required");
-        payment.approve().await;
-        order.becomes("paid", "paid").await;
-        payment.moves(2_500, 0).await;
-        let timeline = order.timeline().await;
-        assert_eq!(timeline.first().map(String::as_str), Some("placed"));
-        assert_eq!(timeline.iter().filter(|kind| *kind == "paid").count(), 1);
-        // The bank tells of both steps, and both are kept.
-        let inbox = shop.inbox_of(2).await;
-        assert!(
-            inbox.iter().all(|event| event["status"] == "applied"),
-            "{inbox:?}"
-        );
-    })
-    .await;
+    on_both(Terms::default(), captured_at_once).await;
+}
+
+pub async fn captured_at_once(shop: &Shop) {
+    let (order, payment) = shop.checkout(2_500).await;
+    assert_eq!(payment.started["status"], "action_required");
+    payment.approve().await;
+    order.becomes("paid", "paid").await;
+    payment.moves(2_500, 0).await;
+    let timeline = order.timeline().await;
+    assert_eq!(timeline.first().map(String::as_str), Some("placed"));
+    assert_eq!(timeline.iter().filter(|kind| *kind == "paid").count(), 1);
+    // The bank tells of both steps, and both are kept.
+    let inbox = shop.inbox_of(2).await;
+    assert!(
+        inbox.iter().all(|event| event["status"] == "applied"),
+        "{inbox:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn money_is_captured_and_refunded_in_parts() {
-    on_both(Terms::default(), async |shop| {
-        shop.sells("LAMP", 9_000, 3).await;
-        let order = shop.order("LAMP").await;
-        let payment = order.pay_manually().await;
-        payment.approve().await;
-        order.becomes("awaiting_payment", "authorized").await;
+    on_both(Terms::default(), captured_and_refunded_in_parts).await;
+}
 
-        let first = payment.capture(euros(4_000)).await;
-        assert_eq!(first["status"], "partially_captured", "{first}");
-        assert_eq!(order.status().await, "awaiting_payment", "half is not paid");
-        let second = payment.capture(json!({})).await;
-        assert_eq!(second["status"], "captured", "{second}");
-        assert_eq!(second["captures"].as_array().unwrap().len(), 2);
-        order.becomes("paid", "paid").await;
+pub async fn captured_and_refunded_in_parts(shop: &Shop) {
+    shop.sells("LAMP", 9_000, 3).await;
+    let order = shop.order("LAMP").await;
+    let payment = order.pay_manually().await;
+    payment.approve().await;
+    order.becomes("awaiting_payment", "authorized").await;
 
-        let refund = payment.refund(euros(2_500)).await;
-        assert_eq!(refund["status"], "succeeded", "{refund}");
-        order.becomes("paid", "partially_refunded").await;
-        payment.refund(json!({"reason": "sent back"})).await;
-        order.becomes("paid", "refunded").await;
-        payment.moves(9_000, 9_000).await;
-        let path = format!("/v1/payments/{}/refunds", payment.id);
-        let too_much = shop.operator_posts(&path, euros(1)).await;
-        too_much.problem(409, "invalid_state");
-        assert_eq!(payment.at_bank().await["refunds"].as_array().unwrap().len(), 2);
-    })
-    .await;
+    let first = payment.capture(euros(4_000)).await;
+    assert_eq!(first["status"], "partially_captured", "{first}");
+    assert_eq!(order.status().await, "awaiting_payment", "half is not paid");
+    let second = payment.capture(json!({})).await;
+    assert_eq!(second["status"], "captured", "{second}");
+    assert_eq!(second["captures"].as_array().unwrap().len(), 2);
+    order.becomes("paid", "paid").await;
+
+    let refund = payment.refund(euros(2_500)).await;
+    assert_eq!(refund["status"], "succeeded", "{refund}");
+    order.becomes("paid", "partially_refunded").await;
+    payment.refund(json!({"reason": "sent back"})).await;
+    order.becomes("paid", "refunded").await;
+    payment.moves(9_000, 9_000).await;
+    let path = format!("/v1/payments/{}/refunds", payment.id);
+    let too_much = shop.operator_posts(&path, euros(1)).await;
+    too_much.problem(409, "invalid_state");
+    assert_eq!(payment.at_bank().await["refunds"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authorized_payment_is_given_up() {
-    on_both(Terms::default(), async |shop| {
-        shop.sells("LAMP", 9_000, 1).await;
-        let order = shop.order("LAMP").await;
-        let payment = order.pay_manually().await;
-        payment.approve().await;
-        payment.becomes("authorized").await;
-        let canceled = payment.cancel().await;
-        assert_eq!(canceled["status"], "canceled", "{canceled}");
-        assert_eq!(payment.at_bank().await["status"], "canceled");
-        order.becomes("awaiting_payment", "unpaid").await;
-        // The order still waits: another payment may follow.
-        let payment = order.pay().await;
-        payment.approve().await;
-        order.becomes("paid", "paid").await;
-    })
-    .await;
+    on_both(Terms::default(), given_up).await;
+}
+
+pub async fn given_up(shop: &Shop) {
+    shop.sells("LAMP", 9_000, 1).await;
+    let order = shop.order("LAMP").await;
+    let payment = order.pay_manually().await;
+    payment.approve().await;
+    payment.becomes("authorized").await;
+    let canceled = payment.cancel().await;
+    assert_eq!(canceled["status"], "canceled", "{canceled}");
+    assert_eq!(payment.at_bank().await["status"], "canceled");
+    order.becomes("awaiting_payment", "unpaid").await;
+    // The order still waits: another payment may follow.
+    let payment = order.pay().await;
+    payment.approve().await;
+    order.becomes("paid", "paid").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

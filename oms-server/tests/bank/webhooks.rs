@@ -3,55 +3,56 @@
 use serde_json::json;
 
 use crate::faults::{NO_WEBHOOKS, SLOW_ANSWERS};
-use crate::support::{Terms, Webhook, on_both};
+use crate::support::{Shop, Terms, Webhook, on_both};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_the_bank_signed_now_counts() {
-    on_both(Terms::default(), async |shop| {
-        let (order, payment) = shop.checkout(2_500).await;
-        let good = payment
-            .webhook("evt_own", "payment.captured", "captured", 2_500)
-            .await;
-        assert_eq!(good.tampered(shop).await.status, 400);
-        for bad in [
-            Webhook {
-                shift: -600,
-                ..good.clone()
-            },
-            Webhook {
-                shift: 600,
-                ..good.clone()
-            },
-            Webhook {
-                signed: false,
-                ..good.clone()
-            },
-            Webhook {
-                account: "other".into(),
-                ..good.clone()
-            },
-        ] {
-            shop.deliver(&bad).await.problem(400, "invalid_request");
-        }
-        let nobody = Webhook {
-            account: "nobody".into(),
-            ..good.clone()
-        };
-        shop.deliver(&nobody).await.problem(404, "not_found");
-        let huge = Webhook {
-            body: format!("{}{}", good.body, " ".repeat(2 << 20)),
-            ..good.clone()
-        };
-        assert_eq!(shop.deliver(&huge).await.status, 413);
-        assert_eq!(shop.inbox().await.len(), 0, "nothing of these is kept");
-        assert_eq!(order.status().await, "awaiting_payment");
-        assert_eq!(payment.now().await["status"], "action_required");
+    on_both(Terms::default(), only_what_is_signed).await;
+}
 
-        // The bank itself is still believed.
-        payment.approve().await;
-        order.becomes("paid", "paid").await;
-    })
-    .await;
+pub async fn only_what_is_signed(shop: &Shop) {
+    let (order, payment) = shop.checkout(2_500).await;
+    let good = payment
+        .webhook("evt_own", "payment.captured", "captured", 2_500)
+        .await;
+    assert_eq!(good.tampered(shop).await.status, 400);
+    for bad in [
+        Webhook {
+            shift: -600,
+            ..good.clone()
+        },
+        Webhook {
+            shift: 600,
+            ..good.clone()
+        },
+        Webhook {
+            signed: false,
+            ..good.clone()
+        },
+        Webhook {
+            account: "other".into(),
+            ..good.clone()
+        },
+    ] {
+        shop.deliver(&bad).await.problem(400, "invalid_request");
+    }
+    let nobody = Webhook {
+        account: "nobody".into(),
+        ..good.clone()
+    };
+    shop.deliver(&nobody).await.problem(404, "not_found");
+    let huge = Webhook {
+        body: format!("{}{}", good.body, " ".repeat(2 << 20)),
+        ..good.clone()
+    };
+    assert_eq!(shop.deliver(&huge).await.status, 413);
+    assert_eq!(shop.inbox().await.len(), 0, "nothing of these is kept");
+    assert_eq!(order.status().await, "awaiting_payment");
+    assert_eq!(payment.now().await["status"], "action_required");
+
+    // The bank itself is still believed.
+    payment.approve().await;
+    order.becomes("paid", "paid").await;
 }
 
 /// A merchant's other account is another one: its signature moves no payment of this one.
@@ -76,30 +77,31 @@ async fn an_account_cannot_pay_for_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_has_no_effect() {
-    on_both(Terms::default(), async |shop| {
-        let (order, payment) = shop.checkout(2_500).await;
-        payment.approve().await;
-        order.becomes("paid", "paid").await;
-        shop.inbox_of(2).await;
-        let before = order.now().await;
-        let copy = payment
-            .webhook("evt_copy", "payment.captured", "captured", 2_500)
-            .await;
-        for _ in 0..3 {
-            assert_eq!(shop.deliver(&copy).await.status, 204);
-        }
-        shop.inbox_of(3).await;
-        // Known by its id alone: what else it says is not even looked at.
-        let changed = Webhook {
-            body: copy.body.replace("2500", "2400"),
-            ..copy
-        };
-        assert_eq!(shop.deliver(&changed).await.status, 204);
-        shop.inbox_of(3).await;
-        assert_eq!(order.now().await["version"], before["version"]);
-        payment.becomes("captured").await;
-    })
-    .await;
+    on_both(Terms::default(), copied).await;
+}
+
+pub async fn copied(shop: &Shop) {
+    let (order, payment) = shop.checkout(2_500).await;
+    payment.approve().await;
+    order.becomes("paid", "paid").await;
+    shop.inbox_of(2).await;
+    let before = order.now().await;
+    let copy = payment
+        .webhook("evt_copy", "payment.captured", "captured", 2_500)
+        .await;
+    for _ in 0..3 {
+        assert_eq!(shop.deliver(&copy).await.status, 204);
+    }
+    shop.inbox_of(3).await;
+    // Known by its id alone: what else it says is not even looked at.
+    let changed = Webhook {
+        body: copy.body.replace("2500", "2400"),
+        ..copy
+    };
+    assert_eq!(shop.deliver(&changed).await.status, 204);
+    shop.inbox_of(3).await;
+    assert_eq!(order.now().await["version"], before["version"]);
+    payment.becomes("captured").await;
 }
 
 /// The start takes three seconds; the customer has paid and the bank has told of it before it is answered.

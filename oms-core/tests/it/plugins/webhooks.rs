@@ -5,12 +5,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use oms_core::payments::{Account, Change, Delivery, GatewayStatus, Received, Secret, WebhookError};
 use oms_core::{Actor, PaymentId, Timestamp};
 
-use super::guests::{Sandbox, hostile_account, hostile_dir, plugin_dir};
+use super::guests::{LANGUAGES, Sandbox, dir_of, hostile_account, hostile_dir};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-fn account() -> Account {
-    let mut account = Account::new("shop", "mock");
+fn account(plugin: &str) -> Account {
+    let mut account = Account::new("shop", plugin);
     account
         .secrets
         .insert("webhook-secret".into(), Secret::new(SECRET));
@@ -43,36 +43,45 @@ async fn receive(t: &Sandbox, account: &Account, delivery: Delivery) -> Result<R
         .unwrap()
 }
 
+/// One story for both, as loading the plugin of Python takes most of the time.
 #[tokio::test]
-async fn the_vector_of_the_specification() {
-    let t = Sandbox::with(&plugin_dir(), "mock").await;
+async fn genuine_deliveries_are_read_in_every_language() {
+    for plugin in LANGUAGES {
+        let t = Sandbox::with(&dir_of(plugin), plugin).await;
+        the_vector_of_the_specification(t, plugin).await;
+        an_event_is_verified_and_read(t, plugin).await;
+        println!("{plugin}: right");
+    }
+}
+
+async fn the_vector_of_the_specification(t: &Sandbox, plugin: &str) {
     let (id, at) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330);
     let (signature, body) = (
         "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
         r#"{"test": 2432232314}"#,
     );
     // Its signature fits; that it is no message of the fake bank is found after that.
-    let genuine = receive(&t, &account(), delivery(id, at, signature, body)).await;
+    let genuine = receive(t, &account(plugin), delivery(id, at, signature, body)).await;
     assert!(matches!(genuine, Err(WebhookError::Malformed(_))), "{genuine:?}");
     for (signature, body) in [(signature, r#"{"test": 2432232315}"#), ("v1,AAAA", body)] {
-        let refused = receive(&t, &account(), delivery(id, at, signature, body)).await;
+        let refused = receive(t, &account(plugin), delivery(id, at, signature, body)).await;
         assert_eq!(refused, Err(WebhookError::BadSignature));
     }
     for off in [-301, 301] {
         let mut late = delivery(id, at, signature, body);
         late.received_at = Timestamp::from_millis((at + off) * 1_000);
-        assert_eq!(receive(&t, &account(), late).await, Err(WebhookError::Stale));
+        assert_eq!(receive(t, &account(plugin), late).await, Err(WebhookError::Stale));
     }
     let mut unsigned = delivery(id, at, signature, body);
     unsigned.headers.pop();
-    let refused = receive(&t, &account(), unsigned).await;
+    let refused = receive(t, &account(plugin), unsigned).await;
     assert!(
         matches!(refused, Err(WebhookError::MissingSignature(_))),
         "{refused:?}"
     );
     let refused = receive(
-        &t,
-        &Account::new("shop", "mock"),
+        t,
+        &Account::new("shop", plugin),
         delivery(id, at, signature, body),
     )
     .await;
@@ -80,9 +89,7 @@ async fn the_vector_of_the_specification() {
     assert_eq!(refused, Err(no_secret));
 }
 
-#[tokio::test]
-async fn an_event_is_verified_and_read() {
-    let t = Sandbox::with(&plugin_dir(), "mock").await;
+async fn an_event_is_verified_and_read(t: &Sandbox, plugin: &str) {
     let payment = PaymentId::new(t.oms.now());
     let body = format!(
         r#"{{"type":"payment.captured","created_at_ms":1700000000123,"data":{{"payment":{{"id":"bp_1",
@@ -93,8 +100,8 @@ async fn an_event_is_verified_and_read() {
     let signature = ring::hmac::sign(&key, format!("evt_1.1700000000.{body}").as_bytes());
     let signature = format!("v1,{}", BASE64.encode(signature));
     let received = receive(
-        &t,
-        &account(),
+        t,
+        &account(plugin),
         delivery("evt_1", 1_700_000_000, &signature, &body),
     )
     .await;

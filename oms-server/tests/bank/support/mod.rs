@@ -29,9 +29,14 @@ pub use verbs::{Order, Payment, euros};
 const PATIENCE: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "correct horse battery";
 
+/// The plugin of most stories, in Rust.
+pub const MOCK: &str = "mock";
+
 /// What a story wants to be different.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
+    /// The plugin that talks to the bank: [`MOCK`], or an example in another language.
+    pub plugin: &'static str,
     /// How long the plugin waits for the bank.
     pub timeout_ms: u32,
     /// How far a webhook's time may be off; a story that moves the shop's clock moves it away from the bank's.
@@ -43,6 +48,7 @@ pub struct Terms {
 impl Default for Terms {
     fn default() -> Self {
         Self {
+            plugin: MOCK,
             timeout_ms: 10_000,
             tolerance_seconds: 300,
             worker: true,
@@ -103,7 +109,7 @@ impl Shop {
         let options = Options {
             data_dir: Some(folder.path().to_str().unwrap().into()),
             database_url,
-            plugin_dir: Some(variable("OMS_TEST_PLUGIN_DIR")),
+            plugin_dir: Some(plugins(folder.path(), terms.plugin)),
             ..Options::default()
         };
         let config = Config::new(&options, |_| None).unwrap();
@@ -210,9 +216,10 @@ fn accounts(folder: &tempfile::TempDir, url: &str, terms: Terms) -> String {
     std::fs::write(path("other-webhook.key"), OTHER_SECRET).unwrap();
     let account = |name: &str, base: &str, secret: &str| {
         format!(
-            "[{name}]\nplugin = \"mock\"\ntolerance_seconds = {}\nprivate_grants = [\"{base}\"]\n\
+            "[{name}]\nplugin = \"{}\"\ntolerance_seconds = {}\nprivate_grants = [\"{base}\"]\n\
              config = {{ base-url = \"{base}/mock-gateway\", timeout-ms = \"{}\" }}\n\
              secrets = {{ api-key = \"file:{}\", webhook-secret = \"file:{}\" }}\n\n",
+            terms.plugin,
             terms.tolerance_seconds,
             terms.timeout_ms,
             path("mock-api.key"),
@@ -225,6 +232,18 @@ fn accounts(folder: &tempfile::TempDir, url: &str, terms: Terms) -> String {
         account("closed", "http://127.0.0.1:1", "mock-webhook.key"),
     ]
     .concat()
+}
+
+/// A folder with the one plugin that the shop needs: compiling others would take longer than the story.
+fn plugins(data_dir: &std::path::Path, id: &str) -> String {
+    let built = variable(match id {
+        MOCK => "OMS_TEST_PLUGIN_DIR",
+        _ => "OMS_TEST_EXAMPLES_DIR",
+    });
+    let dir = data_dir.join("plugins");
+    std::fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::symlink(PathBuf::from(built).join(id), dir.join(id)).unwrap();
+    dir.to_str().unwrap().into()
 }
 
 /// Compiling the plugin takes longer than most stories.
