@@ -1,7 +1,6 @@
-//! The example plugins in other languages, JavaScript by componentize-qjs and Python by componentize-py: each folder of
-//! `plugins/examples` becomes `<target folder>/plugins-examples/<id>`, where no server looks for plugins by itself.
+//! The example plugins: JavaScript by componentize-qjs, Python by componentize-py, and the one in Rust that the quick
+//! start shows. Each becomes `<target folder>/plugins-examples/<id>`, where no server looks for plugins by itself.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,8 +9,12 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::plugins::WASM_TARGET;
 use crate::workspace::{Workspace, run};
 use crate::{node, plugins, python};
+
+/// The page whose blocks are a whole plugin in Rust.
+const QUICK_START: &str = "docs/plugins/README.md";
 
 /// A language of which there is an example.
 struct Language {
@@ -64,6 +67,7 @@ pub(crate) struct Options {
 /// Builds those whose files have changed, and returns the folder that holds them.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let out = dir(workspace);
+    build_quick_start(workspace, &out).with_context(|| format!("the plugin of {QUICK_START}"))?;
     for language in &LANGUAGES {
         language
             .build(workspace, &out)
@@ -74,6 +78,54 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
 
 pub(crate) fn dir(workspace: &Workspace) -> PathBuf {
     workspace.target_dir.join("plugins-examples")
+}
+
+/// Does what the page says with the files that it shows, so that it cannot go wrong for its readers.
+fn build_quick_start(workspace: &Workspace, out: &Path) -> Result<()> {
+    let page = fs::read_to_string(workspace.root.join(QUICK_START))?;
+    let [cargo, manifest] = [0, 1].map(|n| block(&page, "toml", n));
+    let folder = workspace.target_dir.join("plugins-examples-build/acme");
+    fs::create_dir_all(folder.join("src"))?;
+    let sdk = workspace.root.join("plugins/sdk");
+    let local = format!("oms-plugin-sdk = {{ path = {sdk:?} }}");
+    let cargo = cargo.context("no block with Cargo.toml")?;
+    // It is no member of the workspace, but is compiled with the workspace's profile.
+    let cargo = cargo.replace("oms-plugin-sdk = \"0.1\"", &local) + PROFILE;
+    fs::write(folder.join("Cargo.toml"), cargo)?;
+    fs::write(
+        folder.join("plugin.toml"),
+        manifest.context("no block with plugin.toml")?,
+    )?;
+    let source = block(&page, "rust", 0).context("no block with src/lib.rs")?;
+    fs::write(folder.join("src/lib.rs"), source)?;
+    // The versions of the workspace, which are downloaded already.
+    fs::copy(workspace.root.join("Cargo.lock"), folder.join("Cargo.lock"))?;
+    let mut build = workspace.cargo(["build", "--profile", "plugin", "--target", WASM_TARGET]);
+    build.arg("--manifest-path").arg(folder.join("Cargo.toml"));
+    build.arg("--target-dir").arg(&workspace.target_dir);
+    run(&mut build)?;
+    let built = workspace.target_dir.join(WASM_TARGET).join("plugin/acme.wasm");
+    plugins::place(&folder, &fs::read(built)?, out)
+}
+
+const PROFILE: &str = "
+[workspace]
+
+[profile.plugin]
+inherits = \"release\"
+opt-level = \"s\"
+lto = true
+codegen-units = 1
+panic = \"abort\"
+strip = true
+";
+
+/// The n-th block of code of a language.
+fn block<'a>(page: &'a str, language: &str, n: usize) -> Option<&'a str> {
+    let fence = format!("\n```{language}\n");
+    let begin = page.match_indices(&fence).nth(n)?.0 + fence.len();
+    let length = page[begin..].find("\n```\n")? + 1;
+    Some(&page[begin..begin + length])
 }
 
 impl Language {
@@ -118,10 +170,7 @@ impl Language {
         let mut found = Vec::new();
         for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
             let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|ending| *ending == OsString::from(self.ending))
-            {
+            if path.extension().is_some_and(|ending| ending == self.ending) {
                 found.push(path);
             }
         }
@@ -141,6 +190,13 @@ fn digest_of(files: &[PathBuf]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_quick_start_has_twenty_lines() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(QUICK_START);
+        let page = fs::read_to_string(page).unwrap();
+        assert_eq!(block(&page, "rust", 0).unwrap().lines().count(), 20);
+    }
 
     /// Whoever follows the guides types what is run here.
     #[test]

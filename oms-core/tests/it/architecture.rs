@@ -76,6 +76,12 @@ fn the_documents_name_files_that_exist() {
         "docs/decisions.md",
         "docs/observability.md",
         "docs/operations.md",
+        "docs/plugins/README.md",
+        "docs/plugins/contract.md",
+        "docs/plugins/javascript.md",
+        "docs/plugins/python.md",
+        "docs/plugins/rust.md",
+        "docs/plugins/security.md",
         "docs/upgrading.md",
     ] {
         let text = std::fs::read_to_string(root().join(document)).unwrap();
@@ -112,4 +118,69 @@ fn the_readme_shows_the_example() {
     let read = |path| std::fs::read_to_string(root().join(path)).unwrap();
     assert!(read("README.md").contains(&read("oms-core/examples/embed.rs")));
     assert!(read("oms-core/examples/embed.rs").lines().count() < 60);
+}
+
+/// The blocks of code of a page: language and text.
+fn blocks(page: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(root().join(page)).unwrap();
+    let mut blocks = Vec::new();
+    for part in text.split("\n```").skip(1).step_by(2) {
+        let (language, code) = part.split_once('\n').unwrap();
+        blocks.push((language.to_owned(), format!("{code}\n")));
+    }
+    assert!(!blocks.is_empty(), "{page} shows no code");
+    blocks
+}
+
+/// The pages show pieces of plugins that are built and tested; the commands are held against those that build them by a
+/// test of `xtask`.
+#[test]
+fn the_guides_to_plugins_show_the_plugins() {
+    for (page, folder, languages) in [
+        ("docs/plugins/rust.md", "plugins/mock/src", ["rust", "sh"]),
+        (
+            "docs/plugins/javascript.md",
+            "plugins/examples/javascript",
+            ["js", "sh"],
+        ),
+        (
+            "docs/plugins/python.md",
+            "plugins/examples/python",
+            ["python", "sh"],
+        ),
+        ("docs/plugins/publishing.md", "plugins/mock", ["toml", "sh"]),
+    ] {
+        let files = std::fs::read_dir(root().join(folder)).unwrap();
+        let paths = files
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_file());
+        let sources: Vec<_> = paths.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        for (language, code) in blocks(page) {
+            assert!(
+                languages.contains(&language.as_str()),
+                "{page}: a block of {language:?}"
+            );
+            let shown = language == "sh" || sources.iter().any(|source| source.contains(&code));
+            assert!(shown, "{page} shows what is not in {folder}:\n{code}");
+        }
+    }
+}
+
+/// Its files are built by `cargo xtask plugins --examples`, its last block is run by a story of the server.
+#[test]
+fn the_quick_start_declares_an_account() {
+    let (_, accounts) = blocks("docs/plugins/README.md")
+        .into_iter()
+        .filter(|(language, _)| language == "toml")
+        .nth(2)
+        .unwrap();
+    let secret = |name: &str| {
+        assert_eq!(name, "env:ACME_WEBHOOK_SECRET");
+        Ok("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into())
+    };
+    let accounts = oms_core::payments::Account::parse_all(&accounts, secret).unwrap();
+    assert_eq!(
+        (accounts[0].name.as_str(), accounts[0].plugin.as_str()),
+        ("acme", "acme")
+    );
 }

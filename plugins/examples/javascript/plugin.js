@@ -106,7 +106,8 @@ function receive(delivery) {
   const signed = verifyStandardWebhook(delivery, secretBase64('webhook-secret'));
   const message = parseJson(delivery.body);
   const payment = message?.data?.payment;
-  if (typeof message?.type !== 'string' || typeof payment?.id !== 'string' || !Object.hasOwn(STATUS, payment.status)) {
+  const isMessage = typeof message?.type === 'string' && Number.isSafeInteger(message.created_at_ms);
+  if (!isMessage || typeof payment?.id !== 'string' || !Object.hasOwn(STATUS, payment.status)) {
     throw refuseWebhook.malformed('not a message of the bank');
   }
   log.debug('webhook verified', { event: signed.id, kind: message.type });

@@ -112,8 +112,8 @@ class Webhooks(oms.Webhooks):
             kind, payment = str(message["type"]), message["data"]["payment"]
             change = what_changed(kind, payment, message["data"].get("refund"))
             known = {"reference": payment["id"], "payment_id": payment["merchant_payment_id"]}
-            occurred_at_ms = message["created_at_ms"]
-        except (KeyError, TypeError, AttributeError):
+            occurred_at_ms = int(message["created_at_ms"])
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise RefuseWebhook.malformed("not a message of the bank") from None
         oms.log("debug", "webhook verified", event=signed.id, kind=kind)
         return oms.event(signed, kind, change, occurred_at_ms=occurred_at_ms, **known)

@@ -30,7 +30,7 @@ pub struct Webhook {
 }
 
 impl Shop {
-    fn secret(&self, file: &str) -> String {
+    pub fn secret(&self, file: &str) -> String {
         let text = std::fs::read_to_string(self.folder.path().join(file)).unwrap();
         text.trim_end().to_owned()
     }

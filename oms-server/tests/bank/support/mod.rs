@@ -270,6 +270,6 @@ pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Result<T, String>)
     clippy::disallowed_methods,
     reason = "the test command says here where its parts are"
 )]
-fn variable(name: &str) -> String {
+pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("set {name}, or run `cargo xtask test`, which does"))
 }
