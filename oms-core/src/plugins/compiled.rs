@@ -214,7 +214,7 @@ impl Host {
         slot
     }
 
-    async fn runtime(&self) -> Result<Arc<Runtime>, String> {
+    pub(super) async fn runtime(&self) -> Result<Arc<Runtime>, String> {
         let runtime = self.runtime.get_or_try_init(async || {
             let cache_dir = self.cache_dir.clone();
             tokio::task::spawn_blocking(move || Runtime::new(cache_dir.as_deref()))

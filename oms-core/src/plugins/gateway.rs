@@ -15,6 +15,7 @@ use super::breaker::{Key, Turn};
 use super::engine::{Prepared, Runtime, is_interface};
 use super::manifest::Manifest;
 use super::state::{Shared, State};
+use super::tape;
 use crate::payments::{
     Account, CancelRequest, CaptureRequest, CompleteRequest, Delivery, GatewayError, GatewayInfo,
     PaymentGateway, PaymentReport, Proof, Received, RefundReport, RefundRequest, Snapshot, StartRequest,
@@ -232,6 +233,7 @@ impl CallInHand {
         let State { plugin, reached, .. } = self.store.data();
         let reached = *reached;
         let cause = self.clean(&format!("plugin {} {}: {cause}", plugin.id, plugin.version));
+        tape::failed(&cause);
         let account = &self.store.data().account.name;
         tracing::error!(%account, request_sent = reached, "{cause}");
         self.note(end, &cause);

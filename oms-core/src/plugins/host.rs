@@ -8,6 +8,7 @@ use super::bindings::{cache, config, crypto as wit_crypto, currency, http as wit
 use super::crypto::{self, Signature};
 use super::http;
 use super::state::State;
+use super::tape::{self, HostCall};
 use crate::money::Currency;
 
 type Trappable<T> = wasmtime::Result<T>;
@@ -26,6 +27,10 @@ impl log::Host for State {
             text.push_str(&format!(" {name}={value:?}"));
         }
         if let Some(message) = self.for_log(&text) {
+            tape::note(|| HostCall::Log {
+                level: format!("{level:?}").to_lowercase(),
+                message: message.clone(),
+            });
             let (id, version, account) = (&self.plugin.id, &self.plugin.version, &self.account.name);
             macro_rules! line {
                 ($level:ident) => {
@@ -46,7 +51,12 @@ impl log::Host for State {
 
 impl config::Host for State {
     async fn get(&mut self, name: String) -> Trappable<Option<String>> {
-        Ok(self.account.config.get(&name).cloned())
+        let value = self.account.config.get(&name).cloned();
+        tape::note(|| HostCall::Config {
+            found: value.is_some(),
+            name,
+        });
+        Ok(value)
     }
 
     async fn reveal_secret(&mut self, name: String) -> Trappable<Option<String>> {
@@ -55,6 +65,10 @@ impl config::Host for State {
             .secrets
             .get(&name)
             .map(|secret| secret.reveal().to_owned());
+        tape::note(|| HostCall::RevealSecret {
+            name: name.clone(),
+            found: secret.is_some(),
+        });
         if let Some(secret) = &secret {
             self.reveal(secret);
             tracing::debug!(
@@ -79,7 +93,10 @@ impl wit_http::Host for State {
 
 impl wit_crypto::Host for State {
     async fn hmac(&mut self, hash: Hash, key: Key, message: Vec<u8>) -> Trappable<Result<Vec<u8>, String>> {
-        Ok(crypto::key_bytes(&self.account, key).map(|key| crypto::sign(hash, &key, &message)))
+        let named = key_name(&key);
+        let signed = crypto::key_bytes(&self.account, key).map(|key| crypto::sign(hash, &key, &message));
+        note_crypto("hmac", Some(named), &message, signed.is_ok());
+        Ok(signed)
     }
 
     async fn verify_hmac(
@@ -89,10 +106,15 @@ impl wit_crypto::Host for State {
         message: Vec<u8>,
         expected: Vec<u8>,
     ) -> Trappable<Result<bool, String>> {
-        Ok(crypto::key_bytes(&self.account, key).map(|key| crypto::verify(hash, &key, &message, &expected)))
+        let named = key_name(&key);
+        let key = crypto::key_bytes(&self.account, key);
+        let fits = key.map(|key| crypto::verify(hash, &key, &message, &expected));
+        note_crypto("verify-hmac", Some(named), &message, fits == Ok(true));
+        Ok(fits)
     }
 
     async fn digest(&mut self, hash: Hash, message: Vec<u8>) -> Trappable<Vec<u8>> {
+        note_crypto("digest", None, &message, true);
         Ok(crypto::digest(hash, &message))
     }
 
@@ -111,10 +133,13 @@ impl wit_crypto::Host for State {
             message: &message,
             signature: &signature,
         };
-        Ok(signature.verify(self.account.extra_roots.as_deref(), self.now))
+        let fits = signature.verify(self.account.extra_roots.as_deref(), self.now);
+        note_crypto("verify-signature", None, &message, fits == Ok(true));
+        Ok(fits)
     }
 
     async fn random_bytes(&mut self, n: u32) -> Trappable<Vec<u8>> {
+        tape::note(|| HostCall::Random { bytes: n });
         if n > crypto::MAX_RANDOM {
             return Err(wasmtime::format_err!(
                 "it asked for {n} random bytes at once; {} may be asked for",
@@ -129,6 +154,7 @@ impl wit_crypto::Host for State {
 
 impl currency::Host for State {
     async fn exponent(&mut self, code: String) -> Trappable<Option<u8>> {
+        tape::note(|| HostCall::Currency { code: code.clone() });
         Ok(code.parse::<Currency>().ok().map(|currency| currency.exponent()))
     }
 }
@@ -136,15 +162,42 @@ impl currency::Host for State {
 impl cache::Host for State {
     async fn get(&mut self, key: String) -> Trappable<Option<Vec<u8>>> {
         let owner = (self.plugin.id.as_str(), self.account.name.as_str());
-        Ok(self.shared.scratch.get(owner, &key, self.shared.clock.now()))
+        let value = self.shared.scratch.get(owner, &key, self.shared.clock.now());
+        tape::note(|| HostCall::CacheGet {
+            found: value.is_some(),
+            key,
+        });
+        Ok(value)
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>, ttl_seconds: u32) -> Trappable<()> {
         let owner = (self.plugin.id.as_str(), self.account.name.as_str());
         let ttl = Duration::from_secs(ttl_seconds.into());
+        tape::note(|| HostCall::CacheSet {
+            key: key.clone(),
+            bytes: value.len(),
+            seconds: ttl_seconds,
+        });
         self.shared
             .scratch
             .set(owner, key, value, ttl, self.shared.clock.now());
         Ok(())
     }
+}
+
+/// Which secret a key is, never its bytes.
+fn key_name(key: &Key) -> String {
+    match key {
+        Key::Secret(name) | Key::SecretHex(name) | Key::SecretBase64(name) => name.clone(),
+        Key::Bytes(_) => "(bytes of the plugin)".into(),
+    }
+}
+
+fn note_crypto(function: &str, key: Option<String>, message: &[u8], ok: bool) {
+    tape::note(|| HostCall::Crypto {
+        function: function.into(),
+        key,
+        bytes: message.len(),
+        ok,
+    });
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, redirect, retry};
@@ -12,6 +12,7 @@ use url::{Host, Url};
 use super::address::{NotPublic, PublicOnly, is_public};
 use super::bindings::http::{HttpError, Request, Response};
 use super::state::State;
+use super::tape::{self, HttpRequest, Peer};
 use super::tls;
 use crate::payments::Account;
 
@@ -71,6 +72,24 @@ impl Clients {
 
 /// Sends a request of the guest, if it may.
 pub(super) async fn send(state: &mut State, request: Request) -> Result<Response, HttpError> {
+    let Some(tape) = tape::current() else {
+        return exchange(state, request, None).await;
+    };
+    let (noted, began) = (HttpRequest::from(&request), Instant::now());
+    let answer = match tape.peer() {
+        Some(peer) => exchange(state, request, Some((&**peer, &noted))).await,
+        None => exchange(state, request, None).await,
+    };
+    tape.http(noted, &answer, began.elapsed());
+    answer
+}
+
+/// With a `stand_in`, that one answers in the place of the network, after the same checks.
+async fn exchange(
+    state: &mut State,
+    request: Request,
+    stand_in: Option<(&dyn Peer, &HttpRequest)>,
+) -> Result<Response, HttpError> {
     let limit = state.plugin.limits.http_calls;
     if state.http_calls >= limit {
         return Err(HttpError::Denied(format!(
@@ -83,6 +102,7 @@ pub(super) async fn send(state: &mut State, request: Request) -> Result<Response
     if size > MAX_REQUEST {
         return Err(HttpError::TooLarge(size as u64));
     }
+    let request_body = request.body;
     let method = method(&request.method).map_err(HttpError::Denied)?;
     let url = parse_url(&request.url).map_err(HttpError::Denied)?;
     let headers = headers(&request.headers).map_err(HttpError::Denied)?;
@@ -102,16 +122,16 @@ pub(super) async fn send(state: &mut State, request: Request) -> Result<Response
     }
     // Set before it is sent: this call may be cut off while it waits.
     let reached_before = std::mem::replace(&mut state.reached, true);
-    let sent = client
-        .request(method.clone(), url.clone())
-        .headers(headers)
-        .body(request.body)
-        .timeout(timeout)
-        .send()
-        .await;
-    let answer = match sent {
-        Ok(response) => read(response).await,
-        Err(error) => Err(judge(&error)),
+    let answer = match stand_in {
+        Some((peer, request)) => peer.answer(request).into_wit(),
+        None => {
+            let request = client.request(method.clone(), url.clone());
+            let request = request.headers(headers).body(request_body).timeout(timeout);
+            match request.send().await {
+                Ok(response) => read(response).await,
+                Err(error) => Err(judge(&error)),
+            }
+        }
     };
     if matches!(answer, Err(HttpError::NotSent(_) | HttpError::Denied(_))) {
         state.reached = reached_before;

@@ -9,7 +9,7 @@ use super::store::NewVersion;
 use crate::error::{Error, Result, Violation};
 
 /// The largest component; those of Python have 18 MB.
-const MAX_COMPONENT: u64 = 64 << 20;
+pub(super) const MAX_COMPONENT: u64 = 64 << 20;
 
 /// A plugin that was read.
 pub(super) struct Found {

@@ -28,6 +28,9 @@
 //! breaks the contract ends as an error of its own call. A plugin sees no files, environment, arguments or sockets. It
 //! reaches the network through the contract's `http` alone, and of secrets those of its account.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 mod address;
 mod answer;
 mod bindings;
@@ -44,6 +47,7 @@ mod request;
 mod scratch;
 mod state;
 mod store;
+mod tape;
 mod tls;
 
 use std::path::Path;
@@ -51,6 +55,7 @@ use std::sync::Arc;
 
 pub use self::breaker::{AccountHealth, BreakerState};
 pub(crate) use self::compiled::Host;
+pub use self::tape::{Exchange, HostCall, HttpAnswer, HttpRequest, HttpResponse, Text};
 
 use self::breaker::Key;
 use self::compiled::{Fault, sha256_hex};

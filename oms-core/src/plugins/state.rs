@@ -14,6 +14,7 @@ use super::engine::TICK;
 use super::http::Clients;
 use super::manifest::Manifest;
 use super::scratch::Scratch;
+use super::tape;
 use crate::payments::Account;
 use crate::time::{Clock, Timestamp};
 
@@ -172,7 +173,10 @@ struct Space {
 impl ResourceLimiter for Space {
     fn memory_growing(&mut self, now: usize, wanted: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         match take(&mut self.memory_left, now, wanted) {
-            true => Ok(true),
+            true => {
+                tape::grew(wanted.saturating_sub(now));
+                Ok(true)
+            }
             false => Err(wasmtime::format_err!(
                 "it wants more memory than the limit of all its memories together"
             )),

@@ -117,6 +117,11 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// What was verified.
+    pub fn events(&self) -> &[GatewayEvent] {
+        &self.events
+    }
+
     /// The events and the answer that the gateway wants, if any.
     pub fn into_parts(self) -> (Vec<GatewayEvent>, Option<Reply>) {
         (self.events, self.reply)
