@@ -38,17 +38,19 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     for plugin in plugins {
         install(plugin, &built, &out).with_context(|| format!("plugin {}", plugin.name))?;
     }
-    build_hostile(workspace).context("the guest for the tests of the plugin host")?;
+    build_guest(workspace, "hostile", "plugins-test")
+        .context("the guest for the tests of the plugin host")?;
+    build_guest(workspace, "careless", "plugins-kit")
+        .context("the guest for the tests of the conformance kit")?;
     Ok(out)
 }
 
-/// The guest that misbehaves, for the tests of the plugin host: into `<target folder>/plugins-test/hostile`, where no
-/// server looks for plugins.
-fn build_hostile(workspace: &Workspace) -> Result<()> {
+/// A guest for tests, into `<target folder>/<to>/<name>`, where no server looks for plugins.
+fn build_guest(workspace: &Workspace, name: &str, to: &str) -> Result<()> {
     let guest = Package {
-        name: "oms-test-hostile".into(),
-        dir: workspace.root.join("oms-core/tests/guests/hostile"),
-        cdylib: Some("oms_test_hostile".into()),
+        name: format!("oms-test-{name}"),
+        dir: workspace.root.join("oms-core/tests/guests").join(name),
+        cdylib: Some(format!("oms_test_{name}")),
     };
     let mut build = workspace.cargo(["build", "--profile", "plugin", "--target", WASM_TARGET]);
     build.arg("--manifest-path").arg(guest.dir.join("Cargo.toml"));
@@ -56,7 +58,7 @@ fn build_hostile(workspace: &Workspace) -> Result<()> {
     build.arg("--target-dir").arg(&workspace.target_dir);
     run(&mut build)?;
     let built = workspace.target_dir.join(WASM_TARGET).join("plugin");
-    install(&guest, &built, &workspace.target_dir.join("plugins-test"))
+    install(&guest, &built, &workspace.target_dir.join(to))
 }
 
 /// The workspace's packages that are plugins.

@@ -68,6 +68,9 @@ use crate::oms::Oms;
 use crate::payments::{Account, Delivery, PaymentGateway, Proof, Received, WebhookError, Work};
 use crate::time::Timestamp;
 
+/// The contract of plugins, `oms:payment@1`, for those who make their folders.
+pub const WIT: &str = include_str!("../../wit/payment.wit");
+
 /// The plugins of an [`Oms`]: see [`Oms::plugins`].
 pub struct Plugins<'a> {
     oms: &'a Oms,

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::plugins::manifest::Manifest;
 use crate::plugins::compiled::sha256_hex;
+use crate::plugins::manifest::Manifest;
 
 /// Where cargo leaves components, within a target folder.
 const BUILDS: [&str; 3] = ["release", "plugin", "debug"];

@@ -14,8 +14,8 @@ use crate::payments::{
     PaymentGateway, PaymentReport, Proof, Received, RefundReport, RefundRequest, Snapshot, StartRequest,
     SyncRequest, WebhookError,
 };
-use crate::plugins::compiled::Host;
 use crate::plugins::bindings::descriptor;
+use crate::plugins::compiled::Host;
 use crate::plugins::engine::Runtime;
 use crate::plugins::gateway::WasmGateway;
 use crate::plugins::manifest::Manifest;

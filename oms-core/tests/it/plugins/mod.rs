@@ -1,5 +1,6 @@
 //! Payment plugins: how they are loaded, what they may do, and that one which misbehaves harms nobody else.
 
+mod conformance;
 mod guests;
 mod hostile;
 mod loading;

@@ -2,9 +2,13 @@
 
 mod activate;
 mod call;
+mod check;
 mod install;
 mod list;
+mod new;
 mod place;
+mod replay;
+mod test;
 
 use std::process::ExitCode;
 
@@ -47,6 +51,34 @@ pub(super) enum Command {
                       It is real: the gateway is asked with the account's credentials, and nothing is written down here."
     )]
     Call(call::Options),
+    /// Make the folder of a new plugin, with a test that passes
+    #[command(after_help = "Examples:\n  oms-server plugin new acme --lang rust\n  \
+                      oms-server plugin new acme --lang python --dir plugins/acme\n\n\
+                      Its README says how to build and test it.")]
+    New(new::Options),
+    /// Say whether a plugin would be loaded, and in words why not
+    #[command(after_help = "Examples:\n  oms-server plugin check plugins/acme\n  \
+                      oms-server plugin check target/wasm32-wasip2/release/acme.wasm --json\n\n\
+                      Status 1 if there is any fault.")]
+    Check(check::Options),
+    /// Run a plugin on recorded answers, by the rules that hold for every gateway
+    #[command(after_help = "Examples:\n  oms-server plugin test plugins/acme -v\n  \
+                      oms-server plugin test acme-rust acme-js acme-python   # their figures side by side\n\n\
+                      No database and no network. Status 1 if a rule is broken.")]
+    Test(test::Options),
+    /// Run what was recorded against another version and print what would be different
+    #[command(after_help = "Examples:\n  oms-server plugin replay --since 2026-01-01 --plugin plugins/acme\n  \
+                      oms-server plugin replay --since 24h --account acme\n\n\
+                      Nothing is sent and nothing is changed. Calls are recorded where an account says `record = true`,\n\
+                      or for all with OMS_PLUGIN_RECORD; webhooks are there in any case. Status 1 if anything differs.")]
+    Replay(replay::Options),
+}
+
+impl Command {
+    /// Authors of plugins have no shop.
+    pub(super) const fn needs_database(&self) -> bool {
+        !matches!(self, Self::New(_) | Self::Check(_) | Self::Test(_))
+    }
 }
 
 pub(super) async fn run(config: &Config, command: &Command) -> Result<ExitCode> {
@@ -57,5 +89,9 @@ pub(super) async fn run(config: &Config, command: &Command) -> Result<ExitCode> 
         Command::Rollback(options) => activate::roll_back(config, options).await,
         Command::Reload(options) => activate::reload(config, options).await,
         Command::Call(options) => call::run(config, options).await,
+        Command::New(options) => new::run(options),
+        Command::Check(options) => check::run(options).await,
+        Command::Test(options) => test::run(options).await,
+        Command::Replay(options) => replay::run(config, options).await,
     }
 }

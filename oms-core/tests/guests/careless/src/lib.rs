@@ -80,17 +80,22 @@ impl Gateway for Careless {
 
     fn sync(request: SyncRequest) -> Result<Snapshot, PaymentError> {
         let reference = request.reference.unwrap_or(request.payment_id);
-        let asked = http::get(format!("{API}/payments/{reference}")).bearer(&config::secret("api-key")?).send();
+        let asked = http::get(format!("{API}/payments/{reference}"))
+            .bearer(&config::secret("api-key")?)
+            .send();
         let response = match asked {
             Ok(response) => response,
-            Err(_) if mistake("not-found-without-a-word") => return Err(PaymentError::not_found("no answer")),
+            Err(_) if mistake("not-found-without-a-word") => {
+                return Err(PaymentError::not_found("no answer"));
+            }
             Err(error) => return Err(http::Error::of_a_read(error)),
         };
         match response.status {
             404 => Err(PaymentError::not_found("the gateway does not know it")),
             200 => {
                 let body = response.json::<Value>();
-                let body = body.map_err(|e| PaymentError::unavailable(Detail::new("unreadable", e.to_string())))?;
+                let body =
+                    body.map_err(|e| PaymentError::unavailable(Detail::new("unreadable", e.to_string())))?;
                 let total = body["captured"].as_i64().unwrap_or(0);
                 Ok(Snapshot {
                     payment: report(&body, total)?,
@@ -98,7 +103,9 @@ impl Gateway for Careless {
                 })
             }
             429 => Err(PaymentError::RateLimited(None)),
-            status => Err(PaymentError::unavailable(Detail::new("refused", "no").with_http_status(status))),
+            status => Err(PaymentError::unavailable(
+                Detail::new("refused", "no").with_http_status(status),
+            )),
         }
     }
 }
@@ -112,7 +119,11 @@ fn change(path: &str, call: &Call, body: &Value) -> Result<Value, PaymentError> 
     if mistake("log-secret-address") {
         log::info("asking", &[("url", &format!("{API}{path}"))]);
     }
-    let query = if mistake("log-secret-address") { format!("?key={key}") } else { String::new() };
+    let query = if mistake("log-secret-address") {
+        format!("?key={key}")
+    } else {
+        String::new()
+    };
     let request = http::post(format!("{API}{path}{query}")).bearer(&key);
     let request = match mistake("forget-key") {
         true => request,
@@ -159,7 +170,12 @@ fn report(answer: &Value, asked: i64) -> Result<PaymentResult, PaymentError> {
         Some("captured") => PaymentStatus::Captured,
         Some("authorized") => PaymentStatus::Authorized,
         // It may have happened all the same.
-        _ => return Err(PaymentError::indeterminate(Detail::new("unknown_status", "no status"))),
+        _ => {
+            return Err(PaymentError::indeterminate(Detail::new(
+                "unknown_status",
+                "no status",
+            )));
+        }
     };
     Ok(PaymentResult {
         reference: answer["id"].as_str().map(Into::into),
