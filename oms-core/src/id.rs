@@ -108,6 +108,8 @@ typed_ids! {
     RefundId "ref"
     /// A webhook event in the inbox.
     InboxId "whk"
+    /// A recorded call of a plugin.
+    PluginCallId "plc"
     /// A background job.
     JobId "job"
 }

@@ -126,6 +126,8 @@ pub struct Config {
     /// Files here replace the words of mails.
     pub mail_templates: Option<PathBuf>,
     pub media: MediaPlace,
+    /// Whether the calls of all accounts' plugins are recorded.
+    pub record_plugins: bool,
 }
 
 /// Without the database's address, which may hold a password.
@@ -259,6 +261,13 @@ impl Config {
             allowed: allowed(lookup("OMS_ALLOW"))?,
             mail_templates: lookup("OMS_MAIL_TEMPLATES").map(PathBuf::from),
             media: MediaPlace::read(&lookup, &data_dir)?,
+            record_plugins: match lookup("OMS_PLUGIN_RECORD").as_deref() {
+                None | Some("" | "0" | "false") => false,
+                Some("1" | "true") => true,
+                Some(other) => {
+                    return Err(wrong("OMS_PLUGIN_RECORD", format!("{other:?} must be true or false")));
+                }
+            },
             data_dir,
         })
     }

@@ -158,6 +158,9 @@ pub(crate) fn accounts(config: &Config, public_url: &str) -> Result<Vec<Account>
     if !config.production && accounts.iter().all(|account| account.name != "mock") {
         accounts.push(mock_account(config, public_url)?);
     }
+    for account in &mut accounts {
+        account.record |= config.record_plugins;
+    }
     Ok(accounts)
 }
 

@@ -27,6 +27,8 @@ pub struct Account {
     pub secrets: BTreeMap<String, Secret>,
     /// PEM certificates that are trusted beside the public ones.
     pub extra_roots: Option<String>,
+    /// Whether what its plugin asks and answers is written down for two weeks, without secrets and personal data.
+    pub record: bool,
 }
 
 /// A host that the operator lets an account's adapter reach.
@@ -73,6 +75,7 @@ impl Account {
             config: BTreeMap::new(),
             secrets: BTreeMap::new(),
             extra_roots: None,
+            record: false,
         }
     }
 
@@ -122,6 +125,8 @@ struct AccountEntry {
     #[serde(default)]
     secrets: BTreeMap<String, String>,
     extra_roots: Option<String>,
+    #[serde(default)]
+    record: bool,
 }
 
 #[derive(Deserialize)]
@@ -186,6 +191,7 @@ impl AccountEntry {
             config: self.config,
             secrets,
             extra_roots: self.extra_roots,
+            record: self.record,
             name,
         })
     }

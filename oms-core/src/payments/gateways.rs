@@ -45,7 +45,7 @@ pub(super) async fn active(oms: &Oms, account: &Account, work: Work) -> Result<T
     };
     let missing = || unusable(&account.name, format!("there is no adapter {}", account.plugin));
     let till = Till {
-        gateway: gateway.ok_or_else(missing)?,
+        gateway: recorded(oms, account, gateway.ok_or_else(missing)?),
         account: account.clone(),
     };
     till.admit(oms, work)?;
@@ -64,11 +64,11 @@ pub(super) async fn pinned(oms: &Oms, payment: &Payment) -> Result<Till> {
         unusable(&payment.account, format!("adapter {id} {version} is missing"))
     };
     let account = oms.inner.accounts.get(&payment.account);
+    let account =
+        account.ok_or_else(|| unusable(&payment.account, "the account is not set up any more".into()))?;
     let till = Till {
-        gateway: gateway.ok_or_else(missing)?,
-        account: account
-            .cloned()
-            .ok_or_else(|| unusable(&payment.account, "the account is not set up any more".into()))?,
+        gateway: recorded(oms, account, gateway.ok_or_else(missing)?),
+        account: account.clone(),
     };
     till.admit(oms, Work::Operation)?;
     Ok(till)
@@ -98,6 +98,20 @@ pub(super) fn waits(oms: &Oms, payment: &Payment) -> Option<Timestamp> {
 
 fn unusable(account: &str, why: String) -> Error {
     Error::gateway(account, GatewayError::Unavailable(why))
+}
+
+/// An adapter that writes down what it does, where the account wants that.
+#[cfg(feature = "plugins")]
+fn recorded(oms: &Oms, account: &Account, gateway: Arc<dyn PaymentGateway>) -> Arc<dyn PaymentGateway> {
+    match account.record && gateway.info().digest.is_some() {
+        true => Arc::new(crate::plugins::Recording::new(oms.clone(), gateway)),
+        false => gateway,
+    }
+}
+
+#[cfg(not(feature = "plugins"))]
+fn recorded(_: &Oms, _: &Account, gateway: Arc<dyn PaymentGateway>) -> Arc<dyn PaymentGateway> {
+    gateway
 }
 
 #[cfg(feature = "plugins")]

@@ -32,6 +32,11 @@ pub use model::{
 pub use store::inbox::{InboxEntry, InboxStatus};
 pub use webhooks::WebhookOutcome;
 
+#[cfg(feature = "conformance")]
+pub(crate) use start::webhook_url;
+#[cfg(feature = "conformance")]
+pub(crate) use store::inbox::{KeptDelivery, deliveries_since};
+
 pub(crate) use refunds::request_refund;
 
 use crate::actor::Actor;

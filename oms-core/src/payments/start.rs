@@ -219,7 +219,7 @@ fn memo(oms: &Oms, order: &Order, command: &StartPayment) -> StartMemo {
 }
 
 /// Where an account's gateway reaches us; none without a public address.
-pub(super) fn webhook_url(oms: &Oms, account: &str) -> Option<String> {
+pub(crate) fn webhook_url(oms: &Oms, account: &str) -> Option<String> {
     let base = oms.inner.settings.public_url.as_ref()?;
     Some(format!("{base}/v1/webhooks/{account}"))
 }

@@ -43,6 +43,7 @@ mod host;
 mod http;
 mod load;
 mod manifest;
+mod recording;
 mod request;
 mod scratch;
 mod state;
@@ -55,6 +56,7 @@ use std::sync::Arc;
 
 pub use self::breaker::{AccountHealth, BreakerState};
 pub(crate) use self::compiled::Host;
+pub(crate) use self::recording::Recording;
 pub use self::tape::{Exchange, HostCall, HttpAnswer, HttpRequest, HttpResponse, Text};
 
 use self::breaker::Key;

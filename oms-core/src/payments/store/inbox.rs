@@ -206,3 +206,48 @@ pub(in crate::payments) async fn list(
     })?;
     rows.into_iter().map(Row::entry).collect()
 }
+
+/// An event of the inbox with the delivery that it came in.
+#[cfg(feature = "conformance")]
+pub(crate) struct KeptDelivery {
+    pub(crate) entry: InboxEntry,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What came in since a time, the oldest first, after `after`.
+#[cfg(feature = "conformance")]
+pub(crate) async fn deliveries_since(
+    tx: &mut Tx,
+    since: Timestamp,
+    after: Option<InboxId>,
+    limit: i64,
+) -> Result<Vec<KeptDelivery>> {
+    #[derive(sqlx::FromRow)]
+    struct WithDelivery {
+        #[sqlx(flatten)]
+        row: Row,
+        headers: Json<Vec<(String, String)>>,
+        body: Vec<u8>,
+    }
+    let rows: Vec<WithDelivery> = run!(tx, |conn| {
+        sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            ", headers, body FROM oms_webhook_inbox WHERE received_at >= $1 AND id > $2 ORDER BY id LIMIT $3"
+        ))
+        .bind(since)
+        .bind(after.map_or(Uuid::nil(), InboxId::uuid))
+        .bind(limit)
+        .fetch_all(conn)
+        .await
+    })?;
+    let kept = |with: WithDelivery| {
+        Ok(KeptDelivery {
+            entry: with.row.entry()?,
+            headers: with.headers.0,
+            body: with.body,
+        })
+    };
+    rows.into_iter().map(kept).collect()
+}

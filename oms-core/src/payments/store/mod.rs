@@ -1,7 +1,7 @@
 //! SQL of payments. Captures and refunds are loaded with their payment and stored by [`parts`].
 
 pub(super) mod attempts;
-pub(super) mod inbox;
+pub(crate) mod inbox;
 mod parts;
 mod verify;
 

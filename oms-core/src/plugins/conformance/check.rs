@@ -209,10 +209,12 @@ impl Findings {
             .hosts
             .iter()
             .filter_map(|host| host.strip_prefix("config:"));
+        // A schema without properties describes nothing, so it does not leave this one out either.
+        let level = if properties.is_empty() { Level::Warning } else { Level::Fault };
         for name in settings.filter(|name| !properties.contains_key(*name)) {
             self.add(
                 "config-schema",
-                Level::Fault,
+                level,
                 format!("hosts has config:{name}, but there is no setting {name} in properties"),
             );
         }

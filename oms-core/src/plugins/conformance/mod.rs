@@ -20,6 +20,7 @@ mod check;
 mod fixtures;
 mod package;
 mod player;
+mod replay;
 mod report;
 mod sandbox;
 mod sign;
@@ -28,6 +29,7 @@ mod suite;
 pub use check::{Finding, Level, check};
 pub use fixtures::Fixtures;
 pub use package::Package;
+pub use replay::{Different, Replayed};
 pub use report::{Case, Report, RunReport, Timings, Verdict};
 
 use fixtures::Story;

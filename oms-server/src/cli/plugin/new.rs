@@ -62,12 +62,15 @@ impl Language {
                 ("package.json", template!("js/package.json")),
                 (".gitignore", template!("js/gitignore")),
                 ("plugin.js", template!("js/plugin.js")),
+                ("oms.js", template!("js/oms.js")),
+                ("encoding.js", template!("js/encoding.js")),
                 ("wit/payment.wit", WIT),
             ],
             Self::Python => &[
                 ("requirements.txt", template!("python/requirements.txt")),
                 (".gitignore", template!("python/gitignore")),
                 ("plugin.py", template!("python/plugin.py")),
+                ("oms.py", template!("python/oms.py")),
                 ("wit/payment.wit", WIT),
             ],
         }
@@ -87,7 +90,7 @@ impl Language {
             Self::Js => "npm install && npm run build",
             Self::Python => {
                 "pip install -r requirements.txt\n\
-                 componentize-py -d wit -w payment-plugin componentize plugin -o __ID__.wasm"
+                 componentize-py --wit-path wit --world payment-plugin componentize plugin --output __ID__.wasm"
             }
         }
     }
@@ -95,8 +98,16 @@ impl Language {
     const fn sources(self) -> &'static str {
         match self {
             Self::Rust => "| `src/lib.rs` | the plugin, on the SDK |",
-            Self::Js => "| `plugin.js` | the plugin |\n| `wit/payment.wit` | the contract |",
-            Self::Python => "| `plugin.py` | the plugin |\n| `wit/payment.wit` | the contract |",
+            Self::Js => {
+                "| `plugin.js` | the plugin |\n\
+                 | `oms.js`, `encoding.js` | the contract in comfortable JavaScript; nothing to change |\n\
+                 | `wit/payment.wit` | the contract |"
+            },
+            Self::Python => {
+                "| `plugin.py` | the plugin |\n\
+                 | `oms.py` | the contract in comfortable Python; nothing to change |\n\
+                 | `wit/payment.wit` | the contract |"
+            },
         }
     }
 }

@@ -1,0 +1,1 @@
+../../../../plugins/examples/javascript/oms.js

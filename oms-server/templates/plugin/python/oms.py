@@ -1,0 +1,1 @@
+../../../../plugins/examples/python/oms.py
