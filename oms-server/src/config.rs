@@ -265,7 +265,10 @@ impl Config {
                 None | Some("" | "0" | "false") => false,
                 Some("1" | "true") => true,
                 Some(other) => {
-                    return Err(wrong("OMS_PLUGIN_RECORD", format!("{other:?} must be true or false")));
+                    return Err(wrong(
+                        "OMS_PLUGIN_RECORD",
+                        format!("{other:?} must be true or false"),
+                    ));
                 }
             },
             data_dir,

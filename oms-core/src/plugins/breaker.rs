@@ -189,7 +189,9 @@ impl Breakers {
     /// Whether any version is left alone now for this account and work.
     pub(super) fn is_open(&self, account: &str, work: Work, now: Timestamp) -> bool {
         let circuits = self.lock();
-        let mut of_it = circuits.iter().filter(|(key, _)| key.account == account && key.work == work);
+        let mut of_it = circuits
+            .iter()
+            .filter(|(key, _)| key.account == account && key.work == work);
         of_it.any(|(_, circuit)| circuit.waits(now).is_some())
     }
 

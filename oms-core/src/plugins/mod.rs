@@ -56,6 +56,7 @@ use std::sync::Arc;
 
 pub use self::breaker::{AccountHealth, BreakerState};
 pub(crate) use self::compiled::Host;
+pub use self::recording::RecordedCall;
 pub(crate) use self::recording::Recording;
 pub use self::tape::{Exchange, HostCall, HttpAnswer, HttpRequest, HttpResponse, Text};
 

@@ -82,6 +82,7 @@ fn the_documents_name_files_that_exist() {
         "docs/plugins/python.md",
         "docs/plugins/rust.md",
         "docs/plugins/security.md",
+        "docs/plugins/testing.md",
         "docs/upgrading.md",
     ] {
         let text = std::fs::read_to_string(root().join(document)).unwrap();

@@ -117,8 +117,11 @@ fn pools(oms: &Oms) {
 fn plugins(oms: &Oms) {
     for (account, work, open) in oms.plugins().left_alone(&Actor::System).unwrap_or_default() {
         let work = work.as_str();
-        gauge!("oms_plugin_breaker_open", "account" => account.clone(), "work" => work)
-            .set(if open { 1.0 } else { 0.0 });
+        gauge!("oms_plugin_breaker_open", "account" => account.clone(), "work" => work).set(if open {
+            1.0
+        } else {
+            0.0
+        });
         // So that the first one counts as an increase: a series that begins with 1 has none.
         metrics::counter!("oms_plugin_spared_total", "account" => account, "work" => work).increment(0);
     }

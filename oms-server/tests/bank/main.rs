@@ -19,5 +19,6 @@ mod given_up;
 mod languages;
 mod late;
 mod payments;
+mod replay;
 mod slow;
 mod webhooks;

@@ -13,6 +13,7 @@ mod backup;
 mod common;
 mod deploy;
 mod migrate_data;
+mod plugins;
 mod program;
 mod restore;
 mod settings;

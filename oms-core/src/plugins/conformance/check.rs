@@ -210,7 +210,11 @@ impl Findings {
             .iter()
             .filter_map(|host| host.strip_prefix("config:"));
         // A schema without properties describes nothing, so it does not leave this one out either.
-        let level = if properties.is_empty() { Level::Warning } else { Level::Fault };
+        let level = if properties.is_empty() {
+            Level::Warning
+        } else {
+            Level::Fault
+        };
         for name in settings.filter(|name| !properties.contains_key(*name)) {
             self.add(
                 "config-schema",

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::fixtures::{
@@ -516,14 +515,6 @@ fn expectations(step: &Step, words: &Words, run: &Run) -> Result<Vec<String>, St
         faults.push(format!("the plugin gave no answer: {failure}"));
     }
     Ok(faults)
-}
-
-/// Whether an outcome is a success of the plugin at all.
-pub(super) fn succeeded(outcome: &Outcome) -> Result<Value, String> {
-    match outcome {
-        Outcome::Failed(_) | Outcome::Refused(_) => Err(format!("it answered {}", outcome.words())),
-        _ => Ok(outcome.json()),
-    }
 }
 
 /// A final no, in either of its forms.

@@ -17,7 +17,10 @@ use serde_json::{Value, json};
 pub(super) use asked::Asked;
 pub(super) use redact::Redactor;
 
+use super::Plugins;
 use super::tape::{HostCall, Tape};
+use crate::actor::Actor;
+use crate::error::Error;
 use crate::id::PluginCallId;
 use crate::oms::Oms;
 use crate::payments::{
@@ -44,6 +47,57 @@ pub(super) struct Record {
     pub(super) calls: Vec<HostCall>,
     pub(super) outcome: Value,
     pub(super) made_at: Timestamp,
+}
+
+/// A call as it was recorded, for people to read.
+#[derive(Debug, Clone, Serialize)]
+pub struct RecordedCall {
+    /// Its id.
+    pub id: PluginCallId,
+    /// The account that it was for.
+    pub account: String,
+    /// The plugin.
+    pub plugin: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the component.
+    pub digest: String,
+    /// `start`, `capture`, .. or `receive`.
+    pub function: String,
+    /// What it was asked.
+    pub asked: Value,
+    /// What it asked of the host.
+    pub calls: Vec<HostCall>,
+    /// What it answered.
+    pub outcome: Value,
+    /// When.
+    pub made_at: Timestamp,
+}
+
+/// Calls of one look.
+const SHOWN: i64 = 500;
+
+impl Plugins<'_> {
+    /// What was recorded since a time, the oldest first, at most 500 calls. For operators.
+    pub async fn recorded(&self, actor: &Actor, since: Timestamp) -> Result<Vec<RecordedCall>, Error> {
+        actor.require_operator()?;
+        let mut tx = self.oms.db().read().await?;
+        let records = store::since(&mut tx, since, None, SHOWN).await?;
+        tx.rollback().await?;
+        let shown = |record: Record| RecordedCall {
+            id: record.id,
+            account: record.account,
+            plugin: record.plugin_id,
+            version: record.version,
+            digest: record.digest,
+            function: record.function,
+            asked: json_of(&record.asked),
+            calls: record.calls,
+            outcome: record.outcome,
+            made_at: record.made_at,
+        };
+        Ok(records.into_iter().map(shown).collect())
+    }
 }
 
 /// An adapter that writes down what it does.

@@ -80,10 +80,6 @@ impl Row {
 }
 
 /// The oldest first, after `after`.
-#[cfg_attr(
-    not(any(feature = "conformance", test)),
-    expect(dead_code, reason = "read by the replay of the conformance kit")
-)]
 pub(in crate::plugins) async fn since(
     tx: &mut Tx,
     since: Timestamp,

@@ -56,7 +56,10 @@ async fn every_plugin_that_has_fixtures_keeps_the_rules() {
         tested.push(id);
     }
     // The examples in other languages are the mock gateway once more; they are built where their compilers are.
-    for entry in std::fs::read_dir(plugin_dir().with_file_name("plugins-examples")).into_iter().flatten() {
+    for entry in std::fs::read_dir(plugin_dir().with_file_name("plugins-examples"))
+        .into_iter()
+        .flatten()
+    {
         let package = Package::find(&entry.unwrap().path()).unwrap();
         if !package.manifest.contains("id = \"example-") {
             continue;

@@ -67,10 +67,12 @@ pub(super) enum Command {
                       No database and no network. Status 1 if a rule is broken.")]
     Test(test::Options),
     /// Run what was recorded against another version and print what would be different
-    #[command(after_help = "Examples:\n  oms-server plugin replay --since 2026-01-01 --plugin plugins/acme\n  \
+    #[command(
+        after_help = "Examples:\n  oms-server plugin replay --since 2026-01-01 --plugin plugins/acme\n  \
                       oms-server plugin replay --since 24h --account acme\n\n\
                       Nothing is sent and nothing is changed. Calls are recorded where an account says `record = true`,\n\
-                      or for all with OMS_PLUGIN_RECORD; webhooks are there in any case. Status 1 if anything differs.")]
+                      or for all with OMS_PLUGIN_RECORD; webhooks are there in any case. Status 1 if anything differs."
+    )]
     Replay(replay::Options),
 }
 

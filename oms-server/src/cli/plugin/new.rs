@@ -102,12 +102,12 @@ impl Language {
                 "| `plugin.js` | the plugin |\n\
                  | `oms.js`, `encoding.js` | the contract in comfortable JavaScript; nothing to change |\n\
                  | `wit/payment.wit` | the contract |"
-            },
+            }
             Self::Python => {
                 "| `plugin.py` | the plugin |\n\
                  | `oms.py` | the contract in comfortable Python; nothing to change |\n\
                  | `wit/payment.wit` | the contract |"
-            },
+            }
         }
     }
 }
@@ -116,7 +116,9 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     let Options { name, lang, .. } = options;
     let good = (1..=32).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
     if !good {
         bail!("the name {name:?} must be 1 to 32 of a-z, 0-9, - and _, and begin with a letter");
     }
@@ -124,7 +126,13 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
         bail!("--sdk is about plugins in Rust");
     }
     let dir = options.dir.clone().unwrap_or_else(|| PathBuf::from(name));
-    if dir.exists() && dir.read_dir().with_context(|| format!("{}", dir.display()))?.next().is_some() {
+    if dir.exists()
+        && dir
+            .read_dir()
+            .with_context(|| format!("{}", dir.display()))?
+            .next()
+            .is_some()
+    {
         bail!("{} is there already and not empty", dir.display());
     }
     let sdk = sdk(options.sdk.as_deref())?;
@@ -151,7 +159,9 @@ fn sdk(path: Option<&Path>) -> Result<String> {
     let Some(path) = path else {
         return Ok(format!("{:?}", env!("CARGO_PKG_VERSION")));
     };
-    let absolute = path.canonicalize().with_context(|| format!("{}", path.display()))?;
+    let absolute = path
+        .canonicalize()
+        .with_context(|| format!("{}", path.display()))?;
     Ok(format!("{{ path = {:?} }}", absolute.display().to_string()))
 }
 

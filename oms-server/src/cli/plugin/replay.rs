@@ -81,10 +81,14 @@ fn since(text: &str, now: Timestamp) -> Result<Timestamp> {
         Some('d') => 86_400,
         _ => 0,
     };
-    let number = text.strip_suffix(['m', 'h', 'd']).and_then(|number| number.parse::<u32>().ok());
+    let number = text
+        .strip_suffix(['m', 'h', 'd'])
+        .and_then(|number| number.parse::<u32>().ok());
     match number {
         Some(number) if seconds > 0 => Ok(now - Duration::from_secs(u64::from(number) * seconds)),
-        _ => bail!("--since {text:?} must be a time such as 2026-01-02T03:04:05Z, a day, or an age such as 24h"),
+        _ => bail!(
+            "--since {text:?} must be a time such as 2026-01-02T03:04:05Z, a day, or an age such as 24h"
+        ),
     }
 }
 
@@ -117,8 +121,12 @@ fn entry(what: &str, call: &Different) -> String {
         version,
         differences,
     } = call;
-    let by = version.as_ref().map_or_else(String::new, |version| format!(" by {version}"));
-    let lines = differences.iter().map(|line| format!("  {}\n", table::one_line(line)));
+    let by = version
+        .as_ref()
+        .map_or_else(String::new, |version| format!(" by {version}"));
+    let lines = differences
+        .iter()
+        .map(|line| format!("  {}\n", table::one_line(line)));
     format!(
         "{what}: {function} of {account} at {at}{by} ({id})\n{}",
         lines.collect::<String>()
@@ -139,7 +147,11 @@ mod tests {
             ("90m", "2026-03-01T22:30:00Z"),
             ("1d", "2026-03-01T00:00:00Z"),
         ] {
-            assert_eq!(since(text, now).unwrap().to_string(), Timestamp::parse(time).unwrap().to_string(), "{text}");
+            assert_eq!(
+                since(text, now).unwrap().to_string(),
+                Timestamp::parse(time).unwrap().to_string(),
+                "{text}"
+            );
         }
         for text in ["", "h", "yesterday", "-1h", "1w"] {
             assert!(since(text, now).is_err(), "{text}");

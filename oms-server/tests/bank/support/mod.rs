@@ -43,6 +43,8 @@ pub struct Terms {
     pub tolerance_seconds: u32,
     /// Without one, jobs run only when the story says [`Shop::work`].
     pub worker: bool,
+    /// Whether the accounts have their plugin's calls recorded.
+    pub record: bool,
 }
 
 impl Default for Terms {
@@ -52,6 +54,7 @@ impl Default for Terms {
             timeout_ms: 10_000,
             tolerance_seconds: 300,
             worker: true,
+            record: false,
         }
     }
 }
@@ -163,6 +166,11 @@ impl Shop {
         shop
     }
 
+    /// A file of its data folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Moves the shop's clock, not the bank's.
     pub async fn later(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap();
@@ -216,10 +224,11 @@ fn accounts(folder: &tempfile::TempDir, url: &str, terms: Terms) -> String {
     std::fs::write(path("other-webhook.key"), OTHER_SECRET).unwrap();
     let account = |name: &str, base: &str, secret: &str| {
         format!(
-            "[{name}]\nplugin = \"{}\"\ntolerance_seconds = {}\nprivate_grants = [\"{base}\"]\n\
+            "[{name}]\nplugin = \"{}\"\nrecord = {}\ntolerance_seconds = {}\nprivate_grants = [\"{base}\"]\n\
              config = {{ base-url = \"{base}/mock-gateway\", timeout-ms = \"{}\" }}\n\
              secrets = {{ api-key = \"file:{}\", webhook-secret = \"file:{}\" }}\n\n",
             terms.plugin,
+            terms.record,
             terms.tolerance_seconds,
             terms.timeout_ms,
             path("mock-api.key"),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Bench, Looked, not_offered, verdict};
 use crate::payments::PaymentReport;
 use crate::plugins::conformance::fixtures::{Call, Exchange as Recorded, Operation, Step, decimal};
-use crate::plugins::conformance::player::{Played, Player, is_no, requests, succeeded};
+use crate::plugins::conformance::player::{Played, Player, is_no, requests};
 use crate::plugins::conformance::report::{RunReport, Verdict};
 use crate::plugins::conformance::sandbox::Outcome;
 use crate::plugins::tape::{Exchange, HostCall, HttpRequest};
@@ -311,7 +311,9 @@ impl Bench<'_> {
                     player.account.secrets.remove(*name);
                 }
             }
-            let named = missing.map_or("its required settings".to_owned(), |name| format!("the setting {name}"));
+            let named = missing.map_or("its required settings".to_owned(), |name| {
+                format!("the setting {name}")
+            });
             let played = player.call(&step, None).await?;
             if !requests(&played.run.calls).is_empty() {
                 faults.push(format!("without {named} it sent a request"));
