@@ -26,6 +26,7 @@ pub const IMPATIENT: Terms = Terms {
     timeout_ms: 1_500,
     tolerance_seconds: 300,
     worker: true,
+    record: false,
 };
 
 /// When the shop asks the bank for the first time.

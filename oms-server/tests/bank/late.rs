@@ -15,6 +15,7 @@ const BY_HAND: Terms = Terms {
     timeout_ms: 10_000,
     tolerance_seconds: 7_200,
     worker: false,
+    record: false,
 };
 
 #[tokio::test(flavor = "multi_thread")]

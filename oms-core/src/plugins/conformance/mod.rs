@@ -8,10 +8,7 @@
 //! let package = Package::find("plugins/acme".as_ref())?;
 //! let fixtures = Fixtures::read("plugins/acme/fixtures".as_ref())?;
 //! let report = Kit::load(&package, fixtures).await?.run(|_| ()).await;
-//! for (case, fault) in report.faults() {
-//!     eprintln!("{}: {fault}", case.name);
-//! }
-//! assert!(report.is_good());
+//! assert!(report.is_good(), "{:?}", report.faults().collect::<Vec<_>>());
 //! # Ok(())
 //! # }
 //! ```

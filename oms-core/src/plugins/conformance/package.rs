@@ -88,18 +88,29 @@ impl Package {
 
 fn newest_build(folder: &Path, wasm: &str) -> Option<PathBuf> {
     let folder = std::path::absolute(folder).ok()?;
-    // The name of a library has no hyphens.
-    let library = wasm.replace('-', "_");
+    // The name of a library has no hyphens, and need not be the plugin's.
+    let mut names = vec![wasm.to_owned(), wasm.replace('-', "_")];
+    names.extend(library(&folder).map(|name| format!("{name}.wasm")));
     let mut found = Vec::new();
     for dir in folder.ancestors().take(4) {
         for build in BUILDS {
             let built = dir.join("target").join(TARGET).join(build);
-            found.extend([built.join(wasm), built.join(&library)]);
+            found.extend(names.iter().map(|name| built.join(name)));
         }
     }
     let changed = |path: &PathBuf| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     found.retain(|path| path.is_file());
     found.into_iter().max_by_key(changed)
+}
+
+/// What cargo calls the library of this folder.
+fn library(folder: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?;
+    let table: toml::Table = text.parse().ok()?;
+    let name = |section: &str| table.get(section)?.get("name")?.as_str().map(str::to_owned);
+    name("lib")
+        .or_else(|| name("package"))
+        .map(|name| name.replace('-', "_"))
 }
 
 fn not_built(folder: &Path, wasm: &str) -> String {

@@ -16,7 +16,7 @@ use crate::payments::{
     Account, Call, CancelRequest, CaptureMode, CaptureRequest, CompleteRequest, Customer, Delivery,
     GatewayError, Received, RefundRequest, StartRequest, SyncRequest,
 };
-use crate::plugins::tape::{Exchange, HostCall};
+use crate::plugins::tape::{Exchange, HostCall, HttpRequest};
 use crate::time::Timestamp;
 
 /// A payment of its own at an account of its own.
@@ -60,6 +60,8 @@ pub(super) struct Played {
     pub(super) script: Vec<String>,
     /// Which recorded exchanges were asked.
     pub(super) asked: Vec<usize>,
+    /// The requests that would have changed something at the gateway.
+    pub(super) changes: Vec<HttpRequest>,
 }
 
 impl<'a> Player<'a> {
@@ -128,6 +130,7 @@ impl<'a> Player<'a> {
             amount,
             script: script.faults(),
             asked: script.asked(),
+            changes: script.changes(),
         })
     }
 
@@ -167,6 +170,7 @@ impl<'a> Player<'a> {
             body: None,
             headers: None,
             wrong_key: false,
+            unsigned: false,
         })
     }
 

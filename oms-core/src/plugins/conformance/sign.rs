@@ -28,6 +28,8 @@ pub(super) struct Draft<'a> {
     pub(super) headers: Option<Texts>,
     /// Signed with another key than the account's.
     pub(super) wrong_key: bool,
+    /// Nothing stands where the signature would.
+    pub(super) unsigned: bool,
 }
 
 impl Draft<'_> {
@@ -55,7 +57,7 @@ impl Draft<'_> {
         let bytes = match &self.webhook.sign {
             // Some put the signature into the body: then it is not made over the body.
             Some(sign) if !sign.message.contains("{{body") => {
-                let signature = self.signature(sign, &words, sign.message.clone().into_bytes())?;
+                let signature = self.signature(sign, &words, sign.message.as_bytes())?;
                 words.set("signature", signature);
                 body(&words)?
             }
@@ -63,7 +65,7 @@ impl Draft<'_> {
                 let bytes = body(&words)?;
                 words.set("body.crc32", crc32(&bytes).to_string());
                 let message = spliced(&sign.message, &bytes);
-                let signature = self.signature(sign, &words, message)?;
+                let signature = self.signature(sign, &words, &message)?;
                 words.set("signature", signature);
                 bytes
             }
@@ -84,8 +86,11 @@ impl Draft<'_> {
     }
 
     /// `message` has its placeholders still, but for the body, whose bytes need not be text.
-    fn signature(&self, sign: &Sign, words: &Words, message: Vec<u8>) -> Result<String, String> {
-        let message = rendered(words, &message)?;
+    fn signature(&self, sign: &Sign, words: &Words, message: &[u8]) -> Result<String, String> {
+        if self.unsigned {
+            return Ok(String::new());
+        }
+        let message = rendered(words, message)?;
         let bytes = match sign.algorithm {
             Algorithm::RsaSha256 => self.rsa(sign, &message)?,
             Algorithm::HmacSha1 => crypto::sign(Hash::Sha1, &self.key(sign)?, &message),

@@ -48,8 +48,8 @@ async fn receive(t: &Sandbox, account: &Account, delivery: Delivery) -> Result<R
 async fn genuine_deliveries_are_read_in_every_language() {
     for plugin in LANGUAGES {
         let t = Sandbox::with(&dir_of(plugin), plugin).await;
-        the_vector_of_the_specification(t, plugin).await;
-        an_event_is_verified_and_read(t, plugin).await;
+        the_vector_of_the_specification(&t, plugin).await;
+        an_event_is_verified_and_read(&t, plugin).await;
         println!("{plugin}: right");
     }
 }

@@ -116,7 +116,10 @@ impl Bench<'_> {
         }
         let outcome = &played.run.outcome;
         // After a change that was answered, "did not happen" would not be true of the whole operation.
-        let allowed: &[&str] = match (changes(exchange), earlier.iter().any(changes)) {
+        let allowed: &[&str] = match (
+            exchange.request.changes(),
+            earlier.iter().any(|e| e.request.changes()),
+        ) {
             (true, false) => trouble.change,
             (true, true) if trouble.change == ["unavailable"] => OPEN,
             (true, true) => trouble.change,
@@ -143,14 +146,6 @@ impl Bench<'_> {
             )),
         ))
     }
-}
-
-/// Whether a request changes anything at the gateway.
-pub(super) fn changes(exchange: &Exchange) -> bool {
-    let request = &exchange.request;
-    request
-        .changes
-        .unwrap_or(!matches!(request.method.as_str(), "GET" | "HEAD"))
 }
 
 fn response(status: u16, body: &str) -> HttpAnswer {

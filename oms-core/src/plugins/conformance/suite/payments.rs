@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use super::{Bench, Looked, not_offered, verdict};
 use crate::payments::PaymentReport;
-use crate::plugins::conformance::fixtures::{Call, Exchange as Recorded, Operation, Step, decimal};
+use crate::plugins::conformance::fixtures::{Call, Operation, Step, decimal};
 use crate::plugins::conformance::player::{Played, Player, is_no, requests};
 use crate::plugins::conformance::report::{RunReport, Verdict};
 use crate::plugins::conformance::sandbox::Outcome;
-use crate::plugins::tape::{Exchange, HostCall, HttpRequest};
+use crate::plugins::tape::{Exchange, HostCall};
 
 impl Bench<'_> {
     pub(super) async fn start(&self, runs: &mut Vec<RunReport>) -> Looked {
@@ -162,7 +162,7 @@ impl Bench<'_> {
             let first = again("kit-same-key-0001", 1).await?;
             let second = again("kit-same-key-0001", 2).await?;
             let other = again("kit-another-key-2", 1).await?;
-            let changes = self.changes(&step, &first);
+            let changes = &first.changes;
             sent += changes.len();
             let name = call.as_str();
             if first.run.outcome != second.run.outcome {
@@ -172,12 +172,12 @@ impl Bench<'_> {
                     second.run.outcome.words()
                 ));
             }
-            if changes != self.changes(&step, &second) {
+            if *changes != second.changes {
                 faults.push(format!(
                     "{name} with the same key sends another request the second time"
                 ));
             }
-            if !changes.is_empty() && changes == self.changes(&step, &other) {
+            if !changes.is_empty() && *changes == other.changes {
                 faults.push(format!(
                     "{name} does not hand the idempotency key on: with another key it sends the very same request"
                 ));
@@ -190,23 +190,6 @@ impl Bench<'_> {
             )),
             _ => Ok(verdict(faults)),
         }
-    }
-
-    /// The requests of a call that change something at the gateway.
-    fn changes(&self, step: &Step, played: &Played) -> Vec<HttpRequest> {
-        let sent = requests(&played.run.calls);
-        let is_question = |exchange: &Exchange| {
-            let request = &exchange.request;
-            let read = |e: &&Recorded| e.request.changes == Some(false);
-            let recorded = step.http.iter().chain(&self.fixtures.suite.anytime).filter(read);
-            let path = |url: &str| url.split('?').next().unwrap_or_default().to_owned();
-            matches!(request.method.as_str(), "GET" | "HEAD")
-                || recorded
-                    .into_iter()
-                    .any(|e| path(&e.request.url).rsplit('/').next() == path(&request.url).rsplit('/').next())
-        };
-        let changing = sent.into_iter().filter(|exchange| !is_question(exchange));
-        changing.map(|exchange| exchange.request.clone()).collect()
     }
 
     pub(super) async fn declined(&self, runs: &mut Vec<RunReport>) -> Looked {

@@ -193,8 +193,12 @@ async fn wrong_key(player: &mut Player<'_>) -> Result<Vec<String>, String> {
 }
 
 async fn unsigned(player: &mut Player<'_>, webhook: &Webhook) -> Result<Vec<String>, String> {
-    let genuine = player.draft()?.sign()?;
+    let mut draft = player.draft()?;
+    let genuine = draft.sign()?;
     let mut faults = Vec::new();
+    draft.unsigned = true;
+    let run = player.deliver(draft.sign()?).await?;
+    faults.extend(accepted(&run).map(|how| format!("with nothing in the place of the signature it {how}")));
     let mut variants = vec![("any header".to_owned(), Vec::new())];
     for (name, _) in webhook
         .headers
