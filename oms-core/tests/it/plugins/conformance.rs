@@ -169,6 +169,7 @@ async fn a_plugin_without_a_mistake_passes() {
 
 #[tokio::test]
 async fn every_mistake_is_found_by_its_rule() {
+    let mut found: Option<(&str, Vec<String>)> = None;
     for (mistake, rule, says) in [
         (
             "forget-key",
@@ -223,7 +224,7 @@ async fn every_mistake_is_found_by_its_rule() {
         (
             "believe-anybody",
             "webhook: tampered with",
-            "with byte 0 of the body changed it answered",
+            "with byte 2 of the body changed it answered",
         ),
         ("believe-anybody", "webhook: signed with another key", "answered"),
         (
@@ -249,7 +250,10 @@ async fn every_mistake_is_found_by_its_rule() {
         ),
         ("trap-on-garbage", "garbage in answers", "the gateway sends JSON"),
     ] {
-        let found = with_mistake(mistake).await;
+        if found.as_ref().is_none_or(|(of, _)| *of != mistake) {
+            found = Some((mistake, with_mistake(mistake).await));
+        }
+        let found = found.as_ref().map(|(_, found)| found).unwrap();
         let told = found
             .iter()
             .any(|fault| fault.starts_with(rule) && fault.contains(says));
@@ -340,8 +344,8 @@ async fn a_check_says_in_words_what_is_wrong() {
         ),
         (
             "config:base-url",
-            "config:base-uri",
-            "there is no setting base-uri in properties",
+            "config:base-url\", \"config:other",
+            "there is no setting other in properties",
         ),
         ("payment@1\"", "payment@2\"", "this host speaks \"oms:payment@1\""),
         ("sha256 = \"", "sha256 = \"0", "64 hexadecimal digits"),
