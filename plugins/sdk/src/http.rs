@@ -208,7 +208,7 @@ pub fn percent_encode(text: &str) -> String {
     out.replace('+', "%20")
 }
 
-fn encode_into(out: &mut String, text: &str) {
+pub(crate) fn encode_into(out: &mut String, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         match byte {

@@ -103,10 +103,12 @@
 pub mod bindings;
 pub mod crypto;
 mod error;
+pub mod form;
 mod gateway;
 mod host;
 pub mod http;
 pub mod standard_webhooks;
+pub mod timestamped;
 mod types;
 
 pub use error::MissingSetting;
