@@ -16,6 +16,7 @@ mod support;
 mod architecture;
 mod catalog;
 mod gate;
+mod gateways;
 mod holding;
 mod inventory;
 mod jobs;

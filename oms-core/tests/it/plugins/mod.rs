@@ -1,7 +1,7 @@
 //! Payment plugins: how they are loaded, what they may do, and that one which misbehaves harms nobody else.
 
 mod conformance;
-mod guests;
+pub mod guests;
 mod hostile;
 mod loading;
 mod network;
