@@ -29,6 +29,8 @@ mod figures;
 mod fresh;
 mod id;
 mod idempotency;
+#[cfg(test)]
+mod interleave;
 mod money;
 mod page;
 mod panics;

@@ -2,6 +2,8 @@
 
 mod gateway;
 mod ledger;
+#[doc(hidden)]
+pub mod pure;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

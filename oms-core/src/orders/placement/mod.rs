@@ -7,6 +7,10 @@
 
 mod decide;
 #[cfg(test)]
+mod interleavings;
+#[cfg(feature = "testing")]
+mod rehearsal;
+#[cfg(test)]
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod tests;
 mod write;
@@ -22,6 +26,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
 pub(super) use decide::Draft;
+#[cfg(feature = "testing")]
+pub use rehearsal::Rehearsal;
 
 use super::model::Order;
 use crate::db::{Commit, Db};
@@ -34,7 +40,7 @@ use crate::time::Clock;
 
 /// The most orders of one batch.
 const MAX_ORDERS: usize = 128;
-/// The most lines of one batch, unless its first order alone has more.
+/// A batch with so many lines takes no further order: it has fewer, and those of its last order.
 const MAX_LINES: usize = 1_000;
 
 /// How long a caller waits for its answer. Longer than a batch takes to find out that the database is silent.
@@ -78,12 +84,13 @@ impl Queue {
         let (tickets, waiting) = mpsc::channel(capacity);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..db.writers() {
-            let combiner = Combiner {
+            let placer = Database {
                 db: db.clone(),
                 clock: Arc::clone(clock),
                 expiry,
-                waiting: Arc::clone(&waiting),
             };
+            let waiting = Arc::clone(&waiting);
+            let combiner = Combiner { placer, waiting };
             tasks.spawn(combiner.keep_running(stop.clone()));
         }
         Self { tickets }
@@ -118,15 +125,19 @@ impl Queue {
     }
 }
 
+/// Who places a batch. The database, but in tests of what the queue does to its callers.
+trait Placer {
+    /// One transaction for all. The results stand in the order of the tickets.
+    fn place_together(&self, batch: &[Ticket]) -> impl Future<Output = Result<Vec<Result<Placed>>>> + Send;
+}
+
 /// Takes batches from the queue and places them, one at a time.
-struct Combiner {
-    db: Db,
-    clock: Arc<dyn Clock>,
-    expiry: Duration,
+struct Combiner<P> {
+    placer: P,
     waiting: Arc<Mutex<mpsc::Receiver<Ticket>>>,
 }
 
-impl Combiner {
+impl<P: Placer> Combiner<P> {
     /// A panic drops the orders that were in hand, whose callers are told to come back with their keys; the others are
     /// served on.
     async fn keep_running(self, stop: CancellationToken) {
@@ -208,7 +219,7 @@ impl Combiner {
             }
             let started = Instant::now();
             // After a panic in the commit the orders may stand: their halves, and later their callers, find them.
-            let placed = contained(self.place_together(&part)).await;
+            let placed = contained(self.placer.place_together(&part)).await;
             telemetry::batch_placed(part.len(), started.elapsed(), placed.is_ok());
             match placed {
                 Ok(results) => {
@@ -240,8 +251,15 @@ impl Combiner {
             }
         }
     }
+}
 
-    /// One transaction for all. The results stand in the order of the tickets.
+struct Database {
+    db: Db,
+    clock: Arc<dyn Clock>,
+    expiry: Duration,
+}
+
+impl Placer for Database {
     async fn place_together(&self, batch: &[Ticket]) -> Result<Vec<Result<Placed>>> {
         // Twice: a commit whose outcome was lost is looked up by simply running again, since the keys are unique.
         // What was committed then answers as a replay.
