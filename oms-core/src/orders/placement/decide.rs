@@ -1,6 +1,6 @@
 //! The decision of a batch: a pure function of what is wanted and what there is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{Error, Result, Shortage};
 use crate::id::{BusinessId, UserId, VariantId};
@@ -52,6 +52,16 @@ pub(super) fn judge(draft: &Draft, offers: &mut HashMap<String, Offer>) -> Resul
         }
     }
     Ok(sale)
+}
+
+/// The net effect of the sales of a batch: each variant once, since an UPDATE .. FROM applies only one of two rows for the
+/// same target.
+pub(super) fn net<'a>(sales: impl IntoIterator<Item = &'a Sale>) -> BTreeMap<VariantId, i64> {
+    let mut net = BTreeMap::new();
+    for line in sales.into_iter().flat_map(|sale| &sale.lines) {
+        *net.entry(line.offer.variant).or_default() += line.quantity;
+    }
+    net
 }
 
 fn fits(draft: &Draft, offers: &HashMap<String, Offer>) -> Result<Sale> {
@@ -120,6 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::orders::PlaceOrder;
     use crate::time::Timestamp;
 
     fn offer(price: i64, currency: &str, available: i64) -> Offer {
@@ -180,29 +191,113 @@ mod tests {
         assert!(matches!(much, Error::Invalid(v) if v[0].pointer == "/lines/0/quantity"));
     }
 
+    /// What is on sale to begin with: price, currency, units. One more SKU is known to nobody.
+    const SKUS: usize = 5;
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Verdict {
+        Fits(i64),
+        Unknown,
+        Mixed,
+        Short,
+        TooMuch,
+    }
+
+    /// One order against the stock as it is, by adding up: no lines, no batch, no offers.
+    fn alone(order: &[(usize, i64)], shop: &[(i64, &str, i64)], left: &mut [i64]) -> Verdict {
+        let mut wanted = BTreeMap::new();
+        for (sku, units) in order {
+            *wanted.entry(*sku).or_insert(0) += units;
+        }
+        let worth = |(sku, units): (&usize, &i64)| i128::from(shop[*sku].0) * i128::from(*units);
+        let most = i128::from(Money::MAX);
+        let known: BTreeMap<_, _> = wanted.clone().into_iter().filter(|w| w.0 < SKUS).collect();
+        let total: i128 = known.iter().map(worth).sum();
+        let currencies: std::collections::BTreeSet<_> = known.keys().map(|sku| shop[*sku].1).collect();
+        if known.iter().map(worth).any(|worth| worth > most) {
+            Verdict::TooMuch
+        } else if known.len() < wanted.len() {
+            Verdict::Unknown
+        } else if currencies.len() > 1 {
+            Verdict::Mixed
+        } else if total > most {
+            Verdict::TooMuch
+        } else if wanted.iter().any(|(sku, units)| left[*sku] < *units) {
+            Verdict::Short
+        } else {
+            wanted.iter().for_each(|(sku, units)| left[*sku] -= units);
+            Verdict::Fits(i64::try_from(total).unwrap())
+        }
+    }
+
+    /// Through the front door, where lines of the same SKU are added up.
+    fn handed_in(order: &[(usize, i64)], number: usize) -> Draft {
+        let lines = order.iter().map(|(sku, units)| NewLine {
+            sku: format!("sku-{sku}"),
+            quantity: *units,
+        });
+        let command = PlaceOrder {
+            idempotency_key: format!("key-{number}").parse().unwrap(),
+            lines: lines.collect(),
+            shipping_address: None,
+            note: None,
+        };
+        crate::orders::checked(UserId::new(Timestamp::from_millis(0)), command).unwrap()
+    }
+
+    fn verdict(judged: &Result<Sale>) -> Verdict {
+        match judged {
+            Ok(sale) => Verdict::Fits(sale.total.minor()),
+            Err(Error::UnknownSku(_)) => Verdict::Unknown,
+            Err(Error::MixedCurrencies(_)) => Verdict::Mixed,
+            Err(Error::OutOfStock(_)) => Verdict::Short,
+            Err(Error::Invalid(_)) => Verdict::TooMuch,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    fn on_sale() -> impl Strategy<Value = (i64, &'static str, i64)> {
+        let price = prop_oneof![4 => 0i64..1_000, 1 => Money::MAX / 3..=Money::MAX];
+        (price, prop_oneof![4 => Just("EUR"), 1 => Just("USD")], 0i64..25)
+    }
+
     proptest! {
-        /// Against the obvious model: stock as plain numbers, one order at a time.
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// Against the obvious model: stock as plain numbers, each order alone, in the order of arrival.
         #[test]
         fn a_batch_is_its_orders_one_after_the_other(
-            stock in prop::collection::vec(0i64..20, 4),
-            orders in prop::collection::vec(prop::collection::btree_map(0usize..5, 1i64..8, 1..4), 0..40),
+            shop in prop::collection::vec(on_sale(), SKUS),
+            // Now and then the unknown SKU; the same one twice or more; and every other order a second time.
+            orders in prop::collection::vec(
+                prop::collection::vec((prop_oneof![9 => 0..SKUS, 1 => Just(SKUS)], 1i64..8), 1..5), 0..40),
+            again in prop::collection::vec(0usize..40, 0..10),
         ) {
-            let mut offers: HashMap<String, Offer> =
-                stock.iter().enumerate().map(|(i, n)| (i.to_string(), offer(7, "EUR", *n))).collect();
-            let mut model = stock.clone();
-            for order in &orders {
-                let lines: Vec<_> = order.iter().map(|(i, n)| (i.to_string(), *n)).collect();
-                let lines: Vec<_> = lines.iter().map(|(sku, n)| (sku.as_str(), *n)).collect();
-                let expected = order.iter().all(|(i, n)| model.get(*i).is_some_and(|left| left >= n));
-                if expected {
-                    order.iter().for_each(|(i, n)| model[*i] -= n);
+            let mut orders = orders;
+            for number in again {
+                orders.extend(orders.get(number).cloned());
+            }
+            let offers = shop.iter().enumerate();
+            let offers = offers.map(|(n, (price, currency, units))| (format!("sku-{n}"), offer(*price, currency, *units)));
+            let before: HashMap<String, Offer> = offers.collect();
+            let mut after = before.clone();
+            let mut left: Vec<i64> = shop.iter().map(|on_sale| on_sale.2).collect();
+            let mut sales = Vec::new();
+            for (number, order) in orders.iter().enumerate() {
+                let judged = judge(&handed_in(order, number), &mut after);
+                prop_assert_eq!(verdict(&judged), alone(order, &shop, &mut left), "order {}", number);
+                for (sku, units) in left.iter().enumerate() {
+                    prop_assert_eq!(after[&format!("sku-{sku}")].available, *units, "after order {}", number);
+                    prop_assert!(*units >= 0);
                 }
-                prop_assert_eq!(judge(&draft(&lines), &mut offers).is_ok(), expected);
+                sales.extend(judged.ok());
             }
-            for (i, left) in model.iter().enumerate() {
-                prop_assert_eq!(offers[&i.to_string()].available, *left);
-                prop_assert!(*left >= 0);
+            let mut net = net(&sales);
+            for (sku, offer) in &before {
+                let taken = offer.available - after[sku].available;
+                prop_assert_eq!(net.remove(&offer.variant).unwrap_or(0), taken);
             }
+            prop_assert!(net.is_empty(), "variants that nobody knows");
         }
     }
 }

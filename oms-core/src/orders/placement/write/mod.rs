@@ -8,13 +8,13 @@ mod sqlite;
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sqlx::FromRow;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::decide::{Offer, Sale, judge};
+use super::decide::{Offer, Sale, judge, net};
 use super::{Placed, Ticket};
 use crate::db::Tx;
 #[cfg(feature = "postgres")]
@@ -200,11 +200,7 @@ async fn insert(
     if orders.is_empty() {
         return Ok(Vec::new());
     }
-    // Each variant once: an UPDATE .. FROM applies only one of two rows for the same target.
-    let mut net: BTreeMap<VariantId, i64> = BTreeMap::new();
-    for line in orders.iter().flat_map(|o| &o.sale.lines) {
-        *net.entry(line.offer.variant).or_default() += line.quantity;
-    }
+    let net = net(orders.iter().map(|order| &order.sale));
     let rows = match tx {
         #[cfg(feature = "sqlite")]
         Tx::Sqlite(conn) => sqlite::insert(conn, orders, &net, now, expires_at).await?,
