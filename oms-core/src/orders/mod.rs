@@ -8,6 +8,9 @@ mod expiry;
 mod mail;
 mod stock;
 mod store;
+#[cfg(test)]
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod tests;
 mod verify;
 
 use std::collections::BTreeMap;

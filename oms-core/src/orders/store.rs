@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::FromRow;
 use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, FromRow};
 
 use super::model::{
     Address, Fulfillment, FulfillmentLine, Order, OrderLine, OrderState, PaymentState, TimelineEntry,
@@ -171,20 +171,35 @@ pub(super) struct Listed {
     pub(super) after: Option<OrderId>,
 }
 
+/// Its values stand in the order of the fields, then the limit.
+pub(super) fn list_sql(listed: &Listed) -> String {
+    let conditions = [
+        (listed.user.is_some(), "user_id = "),
+        (listed.state.is_some(), "state = "),
+        (listed.after.is_some(), "id < "),
+    ];
+    let mut sql = "SELECT * FROM oms_order WHERE 1 = 1".to_owned();
+    let mut value = 1;
+    for (_, condition) in conditions.iter().filter(|(asked, _)| *asked) {
+        sql += &format!(" AND {condition}${value}");
+        value += 1;
+    }
+    sql + &format!(" ORDER BY id DESC LIMIT ${value}")
+}
+
 pub(super) async fn list(tx: &mut Tx, listed: &Listed, limit: i64) -> Result<Vec<Order>> {
     let rows: Vec<OrderRow> = run!(tx, |conn| {
-        let mut sql = sqlx::QueryBuilder::new("SELECT * FROM oms_order WHERE 1 = 1");
+        let mut query = sqlx::query_as(AssertSqlSafe(list_sql(listed)));
         if let Some(user) = listed.user {
-            sql.push(" AND user_id = ").push_bind(user);
+            query = query.bind(user);
         }
         if let Some(state) = listed.state {
-            sql.push(" AND state = ").push_bind(state.as_str());
+            query = query.bind(state.as_str());
         }
         if let Some(after) = listed.after {
-            sql.push(" AND id < ").push_bind(after);
+            query = query.bind(after);
         }
-        sql.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
-        sql.build_query_as().fetch_all(conn).await
+        query.bind(limit).fetch_all(conn).await
     })?;
     with_lines(tx, rows).await
 }

@@ -262,8 +262,8 @@ fn told(memory: &Memory, id: Uuid, answer: Result<Placed>) {
     assert_eq!(memory.kept().made[&id].1, order);
 }
 
-/// More waits than fits into a batch, some of it under equal keys: batches are as large as they may be and not larger,
-/// and stopping leaves nothing behind.
+/// More waits than fits into a batch: batches are as large as they may be and not larger, and stopping leaves nothing
+/// behind.
 #[test]
 fn batches_keep_their_limits() {
     explore(20, async || {
