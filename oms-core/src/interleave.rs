@@ -33,6 +33,8 @@ where
     let mut config = Config::new();
     // Futures of an unoptimised build are large.
     config.stack_size = 0x8_0000;
+    // What the others would do after a failure is of no interest, and a second one would end the whole test program.
+    config.ungraceful_shutdown_config.immediately_return_on_panic = true;
     Runner::new(scheduler, config).run(move || shuttle::future::block_on(story()));
 }
 

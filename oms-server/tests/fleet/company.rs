@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often somebody may log in under one name, wherever.
 pub(crate) const GUESSES: usize = 20;
 
-const SECRET: &str = "a secret that all replicas share, 2026";
+pub(crate) const SECRET: &str = "a secret that all replicas share, 2026";
 
 pub(crate) struct Fleet {
     /// The first one works, too; the others leave jobs to the workers.
@@ -179,7 +179,7 @@ fn accounts_file(bank: &str, folder: &Path) -> String {
     )
 }
 
-fn subfolder(folder: &TempDir, name: &str) -> PathBuf {
+pub(crate) fn subfolder(folder: &TempDir, name: &str) -> PathBuf {
     let path = folder.path().join(name);
     fs::create_dir(&path).unwrap();
     path

@@ -15,12 +15,14 @@
 mod common;
 mod company;
 mod jobs;
+mod pair;
 mod redis;
 mod rolling;
 mod stories;
 
 use common::fresh::with_postgres;
 use company::Fleet;
+use pair::Pair;
 
 /// One fleet for all, since it takes a while to start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -37,6 +39,19 @@ async fn a_fleet_is_one_shop() {
         redis::the_budget_is_one(&fleet).await;
         jobs::each_ran_once(&fleet).await;
         fleet.verify();
+    })
+    .await;
+}
+
+/// The same database, the same SKU, the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_servers_sell_one_thing() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    with_postgres(async |url| {
+        let pair = Pair::start(url.to_owned()).await;
+        pair::nothing_is_oversold(&pair).await;
+        pair::two_are_about_as_fast_as_one(&pair).await;
+        pair.verify();
     })
     .await;
 }
