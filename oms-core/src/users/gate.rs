@@ -248,7 +248,7 @@ mod tests {
             return;
         }
         let answer = answer.await.expect("a question got in and was never answered");
-        let welcome = of == by && of % 2 == 0;
+        let welcome = of == by && of.is_multiple_of(2);
         match answer {
             Ok(actor) => assert_eq!(actor.and_then(|a| a.user_id()), welcome.then(|| user(by))),
             // Those of one query share what befalls it.

@@ -237,10 +237,10 @@ fn whoever_went_away_finds_the_order_by_its_key() {
                 for _ in 0..below(3) {
                     let (first, patience) = (queue.place(claim.clone(), draft.clone()), dawdle(6));
                     if let Either::Left((answer, _)) = select(pin!(first), pin!(patience)).await {
-                        told(&memory, id, answer);
+                        told(&memory, id, &answer);
                     }
                 }
-                told(&memory, id, queue.place(claim, draft).await);
+                told(&memory, id, &queue.place(claim, draft).await);
             })
         });
         for done in join_all(customers.collect::<Vec<_>>()).await {
@@ -255,11 +255,11 @@ fn whoever_went_away_finds_the_order_by_its_key() {
     });
 }
 
-fn told(memory: &Memory, id: Uuid, answer: Result<Placed>) {
+fn told(memory: &Memory, id: Uuid, answer: &Result<Placed>) {
     let Ok(Placed::Replay(order)) = answer else {
         panic!("{answer:?}")
     };
-    assert_eq!(memory.kept().made[&id].1, order);
+    assert_eq!(memory.kept().made[&id].1, *order);
 }
 
 /// More waits than fits into a batch: batches are as large as they may be and not larger, and stopping leaves nothing
