@@ -25,8 +25,9 @@ const MEMORY: u32 = 64;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    println!("By the clock, and in brackets of the processor:\n");
     println!(
-        "| plugin | size | compiled in | loaded from the cache in | first call | empty call, p50 | verification, p50 | memory |"
+        "| plugin | size | compiled | from the cache | first call | empty call, p50 | verification, p50 | memory |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for folder in std::env::args().skip(1) {
