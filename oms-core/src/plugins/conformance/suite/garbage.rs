@@ -11,6 +11,9 @@ use crate::plugins::tape::{HttpAnswer, HttpResponse, Text};
 const DELIVERIES: usize = 300;
 /// Answers to each request of each operation.
 const ANSWERS: usize = 32;
+/// How deep garbage is nested: what goes deeper overflows the stack of whole languages, whatever a plugin does, and ends
+/// as the error of its own call.
+const DEPTH: usize = 64;
 /// Faults that are told; the rest is alike.
 const TOLD: usize = 5;
 
@@ -139,8 +142,8 @@ impl Chance {
             0 => spoilt.clear(),
             1 => spoilt.truncate(at),
             2 => spoilt = self.bytes(512),
-            3 => spoilt = b"[".repeat(1 + self.below(5_000)),
-            4 => spoilt = b"{\"a\":".repeat(1 + self.below(2_000)),
+            3 => spoilt = b"[".repeat(1 + self.below(DEPTH)),
+            4 => spoilt = b"{\"a\":".repeat(1 + self.below(DEPTH)),
             5 => spoilt = [b"\"".as_slice(), &b"A".repeat(64 << 10), b"\""].concat(),
             6 => {
                 return replace_number(
