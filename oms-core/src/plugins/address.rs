@@ -19,12 +19,17 @@ impl Resolve for PublicOnly {
             let name = name.as_str().to_owned();
             let asked = name.clone();
             let found = tokio::task::spawn_blocking(move || (asked.as_str(), 0).to_socket_addrs()).await??;
-            let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
-            if public.is_empty() {
-                return Err(NotPublic(name).into());
-            }
-            Ok(Box::new(public.into_iter()) as Addrs)
+            Ok(Box::new(public_of(name, found)?.into_iter()) as Addrs)
         })
+    }
+}
+
+/// What of one answer may be connected to. The name is not asked again for this connection.
+fn public_of(name: String, found: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, NotPublic> {
+    let public: Vec<_> = found.filter(|address| is_public(address.ip())).collect();
+    match public.is_empty() {
+        true => Err(NotPublic(name)),
+        false => Ok(public),
     }
 }
 
@@ -126,6 +131,27 @@ mod tests {
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
+    }
+
+    /// A name server that answers with a public address first and with this machine's later gains nothing: each
+    /// connection is made to what was checked for it, and each later answer is checked anew.
+    #[test]
+    fn a_name_that_changes_its_mind() {
+        let mut answers = [
+            vec!["93.184.216.34:0"],
+            vec!["127.0.0.1:0"],
+            vec!["10.0.0.1:0", "93.184.216.34:0", "[::1]:0"],
+        ]
+        .into_iter()
+        .map(|answer| answer.into_iter().map(|text| text.parse().unwrap()));
+        let mut ask = || {
+            let answer: Vec<SocketAddr> = answers.next().unwrap().collect();
+            public_of("rebind.test".into(), answer.into_iter())
+        };
+        let public: SocketAddr = "93.184.216.34:0".parse().unwrap();
+        assert_eq!(ask().unwrap(), [public]);
+        assert_eq!(ask().unwrap_err().0, "rebind.test");
+        assert_eq!(ask().unwrap(), [public], "what is private among them is left out");
     }
 
     #[tokio::test]

@@ -285,6 +285,31 @@ mod tests {
         assert_eq!(granted(1 << 30, 1_000_000), 4);
     }
 
+    /// A module whose function `f` adds 1,000 elements to its table for ever.
+    const TABLE_BOMB: &[u8] = b"\0asm\x01\0\0\0\
+        \x01\x04\x01\x60\0\0\
+        \x03\x02\x01\0\
+        \x04\x04\x01\x70\0\x01\
+        \x07\x05\x01\x01f\0\0\
+        \x0a\x12\x01\x10\0\x03\x40\xd0\x70\x41\xe8\x07\xfc\x0f\0\x1a\x0c\0\x0b\x0b";
+
+    #[test]
+    fn a_table_that_grows_for_ever_ends_the_guest() {
+        let engine = Engine::new(&Config::new()).unwrap();
+        let module = Module::new(&engine, TABLE_BOMB).unwrap();
+        let space = Space {
+            memory_left: 1 << 20,
+            elements_left: TABLE_ELEMENTS,
+        };
+        let mut store = Store::new(&engine, space);
+        store.limiter(|space| space);
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let f = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
+        let ended = f.call(&mut store, ()).unwrap_err();
+        let why = ended.root_cause().to_string();
+        assert!(why.contains("more than 100000 elements"), "{why}");
+    }
+
     #[test]
     fn growth_is_what_counts() {
         let mut space = Space {

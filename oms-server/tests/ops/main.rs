@@ -13,6 +13,7 @@ mod backup;
 mod common;
 mod deploy;
 mod migrate_data;
+mod plugin_versions;
 mod plugins;
 mod program;
 mod restore;

@@ -48,6 +48,21 @@ pub fn hostile_dir() -> PathBuf {
     plugin_dir().with_file_name("plugins-test")
 }
 
+/// The mock plugin's component, as if it were of this version: it says so itself, in a text of the same length.
+pub fn mock_of(version: &str) -> Vec<u8> {
+    let mut component = std::fs::read(plugin_dir().join("mock/mock.wasm")).unwrap();
+    let said = env!("CARGO_PKG_VERSION").as_bytes();
+    assert_eq!(version.len(), said.len());
+    let places: Vec<_> = (0..component.len() - said.len())
+        .filter(|&at| component[at..].starts_with(said))
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        component[at..at + said.len()].copy_from_slice(version.as_bytes());
+    }
+    component
+}
+
 /// Keeps compiled plugins for all stories: compiling takes most of their time.
 pub fn cached(builder: OmsBuilder) -> OmsBuilder {
     builder.cache_dir(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled-plugins"))

@@ -6,18 +6,19 @@ use oms_core::payments::{GatewayError, Secret};
 
 use super::guests::{Logs, Sandbox, hostile_account};
 
-/// The plugin's own limit is 4 s; a busy machine gets some more.
-const IN_TIME: Duration = Duration::from_secs(8);
+/// What the plugin's own manifest gives one call.
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// A call ends within 50 ms after its deadline where nothing else runs; the machine of a test has other things to do.
+const SLACK: Duration = Duration::from_millis(500);
 
 /// What the host said, after it was seen to say that nothing can have happened.
 async fn refused(t: &Sandbox, behaviour: &str) -> String {
     let started = Instant::now();
     let error = t.start(&hostile_account(behaviour)).await.unwrap_err();
-    assert!(
-        started.elapsed() < IN_TIME,
-        "{behaviour} took {:?}",
-        started.elapsed()
-    );
+    let took = started.elapsed();
+    println!("{behaviour}: {took:?} of {DEADLINE:?}");
+    assert!(took < DEADLINE + SLACK, "{behaviour} took {took:?}");
     let GatewayError::Unavailable(cause) = error else {
         panic!("{behaviour}: {error:?}");
     };
@@ -32,7 +33,9 @@ async fn a_guest_that_does_not_answer() {
     for (behaviour, says) in [
         ("panic", "it broke"),
         ("loop", "computed for more than 1 s"),
+        ("loop-in-realloc", "computed for more than 1 s"),
         ("memory", "memory"),
+        ("gib-string", ""),
         ("recursion", "called itself too deeply"),
         ("sleep", "did not answer in time"),
         ("exit", "exit"),
@@ -150,6 +153,21 @@ async fn a_flood_of_log_lines_is_cut() {
         .sum();
     assert!((60_000..80_000).contains(&flood), "{flood} bytes");
     assert!(text.contains("the rest is dropped"));
+}
+
+#[tokio::test]
+async fn a_million_log_lines_end_in_time() {
+    let t = Sandbox::hostile().await;
+    let started = Instant::now();
+    // A fast machine gets through with them: what counts is the end.
+    let ended = t.start(&hostile_account("log-million")).await;
+    let took = started.elapsed();
+    println!(
+        "a million lines: {took:?}, {}",
+        if ended.is_ok() { "all taken" } else { "cut off" }
+    );
+    assert!(took < DEADLINE + SLACK, "{took:?}");
+    t.neighbour().await.unwrap();
 }
 
 #[tokio::test]

@@ -13,13 +13,13 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::guests::{Sandbox, asking, plugin_dir, start_request};
 
 /// A server of one answer, on a port of its own. Its thread ends with the test program.
-struct Server {
-    origin: String,
+pub struct Server {
+    pub origin: String,
     requests: Arc<AtomicU32>,
 }
 
 impl Server {
-    fn answering(answer: impl Into<Vec<u8>>) -> Self {
+    pub fn answering(answer: impl Into<Vec<u8>>) -> Self {
         let answer = answer.into();
         Self::start("http", move |stream| {
             let _ = read_request(stream).and_then(|()| stream.write_all(&answer));
@@ -64,7 +64,7 @@ fn read_request(stream: &mut impl Read) -> std::io::Result<()> {
     stream.read_exact(&mut vec![0; length])
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> String {
+pub fn answer(status: &str, headers: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
@@ -140,6 +140,12 @@ async fn a_redirect_is_not_followed() {
         .found(&asking("request", &server.origin, &[(&server.origin, true)]))
         .await;
     assert_eq!(said, "302 moved");
+    assert_eq!(hidden.requests(), 0);
+    // Nor may the guest go there itself, where only the first one is granted.
+    let said = t
+        .found(&asking("request", &hidden.origin, &[(&server.origin, true)]))
+        .await;
+    assert!(said.starts_with("not allowed: "), "{said}");
     assert_eq!(hidden.requests(), 0);
 }
 

@@ -1,7 +1,8 @@
 //! A plugin that misbehaves as its account's setting `behaviour` says. What it could find out goes into `state`.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use oms_plugin_sdk::{
@@ -11,6 +12,28 @@ use oms_plugin_sdk::{
 };
 
 struct Hostile;
+
+/// The system's allocator, until it is told not to come back: what the host writes into the guest goes through it.
+struct Stuck;
+
+static STUCK: AtomicBool = AtomicBool::new(false);
+
+// Safety: it does what the system's does, or does not return.
+unsafe impl GlobalAlloc for Stuck {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        while STUCK.load(Ordering::Relaxed) {
+            black_box(0);
+        }
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Stuck = Stuck;
 
 export_plugin!(Hostile);
 
@@ -30,12 +53,14 @@ impl Gateway for Hostile {
         }
     }
 
-    fn start(_: StartRequest) -> Result<PaymentResult, PaymentError> {
+    fn start(request: StartRequest) -> Result<PaymentResult, PaymentError> {
+        fail_for_a_while(request.call.now_ms);
         misbehave(&config::require("behaviour")?)
     }
 
     /// Behaves well: the neighbour of the others.
     fn sync(request: SyncRequest) -> Result<Snapshot, PaymentError> {
+        fail_for_a_while(request.call.now_ms);
         Ok(Snapshot {
             payment: PaymentResult {
                 reference: request.reference,
@@ -76,6 +101,14 @@ impl Webhooks for Hostile {
     }
 }
 
+/// An outage of the plugin itself, between two times of the account's settings.
+fn fail_for_a_while(now_ms: u64) {
+    let time = |name| config::get(name).and_then(|text| text.parse::<u64>().ok());
+    if let (Some(from), Some(until)) = (time("fails-from"), time("fails-until")) {
+        assert!(!(from..until).contains(&now_ms), "it is broken for a while");
+    }
+}
+
 fn misbehave(behaviour: &str) -> Result<PaymentResult, PaymentError> {
     match behaviour {
         // Ways not to answer.
@@ -83,6 +116,11 @@ fn misbehave(behaviour: &str) -> Result<PaymentResult, PaymentError> {
         "loop" => loop {
             black_box(0);
         },
+        "loop-in-realloc" => {
+            STUCK.store(true, Ordering::Relaxed);
+            // The host asks the guest for room to put the answer into.
+            found(config::get("behaviour").unwrap_or_default())
+        }
         "memory" => fill_memory(),
         "recursion" => found(recurse(1).to_string()),
         "sleep" => {
@@ -136,6 +174,22 @@ fn misbehave(behaviour: &str) -> Result<PaymentResult, PaymentError> {
             for _ in 0..1_000 {
                 log::info(&"flood ".repeat(200), &[]);
             }
+            found(String::new())
+        }
+        "log-million" => {
+            for _ in 0..1_000_000 {
+                log::info("x", &[]);
+            }
+            found(String::new())
+        }
+        // A text that claims to be longer than all of the memory.
+        "gib-string" => {
+            let short = "short";
+            // Safety: none. The host must not believe the length.
+            let long = unsafe {
+                std::str::from_utf8_unchecked(std::slice::from_raw_parts(short.as_ptr(), black_box(1 << 30)))
+            };
+            log::info(long, &[]);
             found(String::new())
         }
         "stderr-flood" => {
