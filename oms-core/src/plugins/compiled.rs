@@ -15,7 +15,7 @@ use super::gateway::WasmGateway;
 use super::http::Clients;
 use super::manifest::Manifest;
 use super::scratch::Scratch;
-use super::state::Shared;
+use super::state::{Shared, Turns};
 use crate::error::{Error, Result};
 use crate::oms::Oms;
 use crate::time::Clock;
@@ -91,6 +91,7 @@ impl Host {
                 clients: Clients::default(),
                 scratch: Scratch::default(),
                 breakers: Breakers::default(),
+                turns: Turns::default(),
             }),
             compiled: Mutex::default(),
             serving: Mutex::default(),

@@ -1,9 +1,12 @@
 //! What one call of a plugin has: its limits, its account, what it may still do and what it has done.
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
@@ -24,6 +27,9 @@ const TRANSFER: usize = 4 << 20;
 /// Bytes of stderr that are taken; more ends the call.
 const STDERR: usize = 1 << 20;
 
+/// Ticks that a guest computes like everybody else. After these it waits for its turn among those who compute for long.
+const LIGHT: u64 = 5;
+
 /// Elements that the tables of a store may have together.
 const TABLE_ELEMENTS: usize = 100_000;
 
@@ -33,6 +39,31 @@ pub(super) struct Shared {
     pub(super) clients: Clients,
     pub(super) scratch: Scratch,
     pub(super) breakers: Breakers,
+    pub(super) turns: Turns,
+}
+
+/// What lets guests compute that do so for long, one tick at a time: half of the processors, so that guests which loop
+/// leave the others to everybody else, however many they are.
+pub(super) struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self(Arc::new(Semaphore::new((processors / 2).max(1))))
+    }
+}
+
+/// Waits for a turn. It is over after a tick, whatever the guest does in it: one that waits for the network then must not
+/// keep it.
+async fn turn(turns: Arc<Semaphore>) {
+    tokio::task::yield_now().await;
+    // It is never closed.
+    if let Ok(turn) = turns.acquire_owned().await {
+        tokio::spawn(async move {
+            tokio::time::sleep(TICK).await;
+            drop(turn);
+        });
+    }
 }
 
 /// The data of a store. Made for one call and dropped after it.
@@ -95,14 +126,20 @@ impl State {
         // The guest yields at each tick, so that a loop holds up nobody and a timeout can end it; and it ends by itself
         // when it has computed for long, although its deadline has not come.
         store.set_epoch_deadline(1);
-        let mut ticks_left = limits.ticks();
+        let (mut ticks, all) = (0, limits.ticks());
+        let turns = Arc::clone(&shared.turns.0);
         store.epoch_deadline_callback(move |_| {
-            ticks_left -= 1;
-            if ticks_left == 0 {
+            ticks += 1;
+            if ticks == all {
                 let seconds = limits.cpu_seconds;
                 return Err(wasmtime::format_err!("it computed for more than {seconds} s"));
             }
-            Ok(UpdateDeadline::Yield(1))
+            let pause: Pin<Box<dyn Future<Output = ()> + Send>> = match ticks > LIGHT {
+                // Also lets the runtime look whether something has come over the network.
+                false => Box::pin(tokio::task::yield_now()),
+                true => Box::pin(turn(Arc::clone(&turns))),
+            };
+            Ok(UpdateDeadline::YieldCustom(1, pause))
         });
         store
     }
