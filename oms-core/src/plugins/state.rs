@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
@@ -53,17 +53,26 @@ impl Default for Turns {
     }
 }
 
-/// Waits for a turn. It is over after a tick, whatever the guest does in it: one that waits for the network then must not
-/// keep it.
-async fn turn(turns: Arc<Semaphore>) {
+/// The turn that a guest has now, if any.
+type Turn = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+
+/// Waits for a turn. It ends with the guest's next tick, and soon even if that does not come: a guest that waits for the
+/// network must not keep it.
+async fn turn(turns: Arc<Semaphore>, mine: Turn) {
     tokio::task::yield_now().await;
     // It is never closed.
     if let Ok(turn) = turns.acquire_owned().await {
+        give(&mine, Some(turn));
         tokio::spawn(async move {
-            tokio::time::sleep(TICK).await;
-            drop(turn);
+            tokio::time::sleep(TICK * 2).await;
+            give(&mine, None);
         });
     }
+}
+
+fn give(to: &Turn, turn: Option<OwnedSemaphorePermit>) {
+    // Nothing in here can panic while it is held.
+    *to.lock().unwrap_or_else(PoisonError::into_inner) = turn;
 }
 
 /// The data of a store. Made for one call and dropped after it.
@@ -127,8 +136,9 @@ impl State {
         // when it has computed for long, although its deadline has not come.
         store.set_epoch_deadline(1);
         let (mut ticks, all) = (0, limits.ticks());
-        let turns = Arc::clone(&shared.turns.0);
+        let (turns, mine) = (Arc::clone(&shared.turns.0), Turn::default());
         store.epoch_deadline_callback(move |_| {
+            give(&mine, None);
             ticks += 1;
             if ticks == all {
                 let seconds = limits.cpu_seconds;
@@ -137,7 +147,7 @@ impl State {
             let pause: Pin<Box<dyn Future<Output = ()> + Send>> = match ticks > LIGHT {
                 // Also lets the runtime look whether something has come over the network.
                 false => Box::pin(tokio::task::yield_now()),
-                true => Box::pin(turn(Arc::clone(&turns))),
+                true => Box::pin(turn(Arc::clone(&turns), Arc::clone(&mine))),
             };
             Ok(UpdateDeadline::YieldCustom(1, pause))
         });

@@ -79,6 +79,7 @@ fn the_documents_name_files_that_exist() {
         "docs/plugins/README.md",
         "docs/plugins/contract.md",
         "docs/plugins/javascript.md",
+        "docs/plugins/operating.md",
         "docs/plugins/python.md",
         "docs/plugins/rust.md",
         "docs/plugins/security.md",
@@ -141,6 +142,7 @@ fn the_guides_to_plugins_show_the_plugins() {
         ("docs/plugins/rust.md", "plugins/mock/src", ["rust", "sh"]),
         (
             "docs/plugins/javascript.md",
+        "docs/plugins/operating.md",
             "plugins/examples/javascript",
             ["js", "sh"],
         ),

@@ -172,7 +172,7 @@ async fn nothing_is_claimed_while_a_plugin_is_left_alone() {
         s.at(OUTAGE.0 + 5).await;
         let refused = s.start(order, "bad").await.unwrap_err();
         assert!(refused.to_string().contains("it is broken"), "{refused}");
-        let order = s.order("more patient").await;
+        let order = s.order("more-patient").await;
         assert_eq!(left_alone(s.start(order, "bad").await), 10);
 
         // It is repaired, and the next one that tries finds out, with the same key.
