@@ -130,8 +130,7 @@ async fn check(database: &Database, server: &Server, admin: &Api, load: &Load, h
         let path = format!("/v1/payments/{held}/{what}");
         let done = admin.try_post(&path, Some(what), &json!({})).await.unwrap();
         assert!(done.status < 300, "{done:?}");
-        let payment = admin.get(&format!("/v1/payments/{held}")).await.expect(200);
-        assert_eq!(payment[total], payment["amount"], "{payment:#}");
+        wait_for_total(admin, &held, total).await;
     }
     let failed = "SELECT count(*) FROM oms_payment WHERE status = 'failed' OR attention IS NOT NULL";
     let failed: i64 = raw!(database, |conn| sqlx::query_scalar(failed).fetch_one(conn).await).unwrap();
@@ -146,6 +145,19 @@ async fn check(database: &Database, server: &Server, admin: &Api, load: &Load, h
         "{}",
         String::from_utf8_lossy(&verified.stdout)
     );
+}
+
+/// Until all of the amount is captured, or refunded: the bank may tell by a webhook.
+async fn wait_for_total(admin: &Api, payment: &str, total: &str) {
+    let mut seen = Value::Null;
+    for _ in 0..500 {
+        seen = admin.get(&format!("/v1/payments/{payment}")).await.expect(200);
+        if seen[total] == seen["amount"]["amount"] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not all of it is {total}: {seen:#}");
 }
 
 /// What the customers have done.
