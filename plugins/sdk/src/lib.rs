@@ -99,18 +99,22 @@
 //! into a folder of the server's plugin folder. On other targets the crate compiles too, so that
 //! pure functions can be unit-tested natively, but calling the host there panics.
 
+pub mod basic;
 #[doc(hidden)]
 pub mod bindings;
+mod crc32;
 pub mod crypto;
 mod error;
 pub mod form;
 mod gateway;
 mod host;
 pub mod http;
+pub mod rfc3339;
 pub mod standard_webhooks;
 pub mod timestamped;
 mod types;
 
+pub use crc32::crc32;
 pub use error::MissingSetting;
 pub use gateway::{Gateway, Webhooks};
 pub use host::{cache, config, currency, log};

@@ -58,6 +58,27 @@ impl Money {
         let (whole, fraction) = padded.split_at(padded.len() - digits);
         format!("{sign}{whole}.{fraction}")
     }
+
+    /// Minor units of an amount that a gateway writes as a decimal, such as `12.99`, in a currency with this many
+    /// digits after the point. None when it has other digits than zero beyond them, or is no number.
+    pub fn minor_of(text: &str, exponent: u8) -> Option<i64> {
+        let (sign, digits) = match text.strip_prefix('-') {
+            Some(rest) => (-1, rest),
+            None => (1, text),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+        let plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !plain(whole) || !plain(fraction) {
+            return None;
+        }
+        let places = usize::from(exponent);
+        let (kept, beyond) = fraction.split_at(fraction.len().min(places));
+        if beyond.bytes().any(|digit| digit != b'0') {
+            return None;
+        }
+        let minor: i64 = format!("{whole}{kept:0<places$}").parse().ok()?;
+        Some(sign * minor)
+    }
 }
 
 impl Outcome {
@@ -106,5 +127,29 @@ mod tests {
         assert_eq!(decimal(1299, 0), "1299");
         assert_eq!(decimal(0, 3), "0.000");
         assert_eq!(decimal(i64::MIN, 2), "-92233720368547758.08");
+    }
+
+    #[test]
+    fn decimals_become_amounts() {
+        for (text, exponent, minor) in [
+            ("12.99", 2, Some(1299)),
+            ("12.9", 2, Some(1290)),
+            ("12", 2, Some(1200)),
+            ("0.05", 2, Some(5)),
+            ("-0.05", 2, Some(-5)),
+            ("1299", 0, Some(1299)),
+            ("1299.00", 0, Some(1299)),
+            ("1.2345", 3, None),
+            ("1.5", 0, None),
+            ("1.", 2, None),
+            (".5", 2, None),
+            ("1,5", 2, None),
+            ("+1", 2, None),
+            ("1e3", 2, None),
+            ("", 2, None),
+            ("99999999999999999999", 2, None),
+        ] {
+            assert_eq!(Money::minor_of(text, exponent), minor, "{text} {exponent}");
+        }
     }
 }
