@@ -8,6 +8,7 @@ pub(crate) mod gateway;
 pub(crate) mod model;
 
 mod books;
+mod by_hand;
 mod change;
 mod gateways;
 mod locked;
@@ -26,8 +27,8 @@ pub use account::{Account, Grant, Secret};
 pub use gateway::*;
 pub use gateways::Work;
 pub use model::{
-    Attention, Capture, CapturePayment, Decision, OperationStatus, Payment, PaymentStatus, Refund,
-    RefundPayment, StartPayment,
+    Attention, Capture, CapturePayment, Decision, MoneyReceived, OperationStatus, Payment, PaymentStatus,
+    Refund, RefundPayment, RefundSent, StartPayment,
 };
 pub use store::inbox::{InboxEntry, InboxStatus};
 pub use webhooks::WebhookOutcome;
@@ -164,6 +165,32 @@ impl Payments<'_> {
     #[tracing::instrument(level = "debug", name = "payments.review", skip_all)]
     pub async fn review(&self, actor: &Actor, id: PaymentId, decision: Decision) -> Result<Payment> {
         let work = review::review(self.oms.clone(), actor.clone(), id, decision);
+        operation::detached(self.oms, work).await
+    }
+
+    /// Money came for a payment whose gateway neither tells nor can be asked: a bank transfer, or cash. Operators only.
+    /// Another sum than the payment's goes to review, and comes out of it when the rest has come or by
+    /// [`Decision::Accept`].
+    #[tracing::instrument(level = "debug", name = "payments.received", skip_all)]
+    pub async fn received(
+        &self,
+        actor: &Actor,
+        id: PaymentId,
+        command: MoneyReceived,
+    ) -> Result<Outcome<Payment>> {
+        let work = by_hand::received(self.oms.clone(), actor.clone(), id, command);
+        operation::detached(self.oms, work).await
+    }
+
+    /// A refund of such a payment was sent by hand. Operators only.
+    #[tracing::instrument(level = "debug", name = "payments.refund_sent", skip_all)]
+    pub async fn refund_sent(
+        &self,
+        actor: &Actor,
+        id: RefundId,
+        command: RefundSent,
+    ) -> Result<Outcome<Refund>> {
+        let work = by_hand::refund_sent(self.oms.clone(), actor.clone(), id, command);
         operation::detached(self.oms, work).await
     }
 

@@ -154,6 +154,26 @@ pub struct CapturePayment {
     pub final_capture: Option<bool>,
 }
 
+/// Money came that no gateway tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoneyReceived {
+    /// Makes a retry safe; required.
+    pub idempotency_key: IdempotencyKey,
+    /// How much came now; all that was missing when none.
+    pub amount: Option<Money>,
+    /// Where it is seen, such as the line of a bank statement; at most 500 characters.
+    pub note: Option<String>,
+}
+
+/// A refund was sent that no gateway sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefundSent {
+    /// Makes a retry safe; required.
+    pub idempotency_key: IdempotencyKey,
+    /// How it was sent; at most 500 characters.
+    pub note: Option<String>,
+}
+
 /// Send captured money back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefundPayment {

@@ -4,7 +4,7 @@ use super::change::not;
 use super::gateway::GatewayError;
 use super::locked::{Locked, run_refund};
 use super::model::{Decision, OperationStatus, Payment};
-use super::{reconcile, store};
+use super::{reconcile, store, webhooks};
 use crate::actor::Actor;
 use crate::error::{Error, Result};
 use crate::id::PaymentId;
@@ -37,8 +37,10 @@ pub(super) async fn review(oms: Oms, actor: Actor, id: PaymentId, decision: Deci
     }
     locked.payment.attention = None;
     locked.order_untold = decision == Decision::Refund;
-    if let Some(answer) = answer {
-        reconcile::hear(&mut locked, answer.as_ref(), decision != Decision::Sync)?;
+    match answer {
+        Some(answer) => reconcile::hear(&mut locked, answer.as_ref(), decision != Decision::Sync)?,
+        // What it told by itself is what is known. An answer would hold it.
+        None => webhooks::hear_again(&mut tx, &mut locked).await?,
     }
     // What is done now is found out in the usual time, not in what a week of silence has left of it.
     locked.payment.sync_tries = 0;

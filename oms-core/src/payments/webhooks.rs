@@ -7,7 +7,7 @@ use super::gateway::{Change, Delivery, GatewayEvent, Proof, Received, RefundRepo
 use super::gateways::Work;
 use super::locked::Locked;
 use super::merge::News;
-use super::model::Attention;
+use super::model::{Attention, OperationStatus};
 use super::start::webhook_url;
 use super::store::inbox::{self, InboxEntry, InboxStatus};
 use super::{gateways, reconcile, store};
@@ -180,7 +180,7 @@ async fn apply(oms: &Oms, tx: &mut Tx, entry: &mut InboxEntry) -> Result<()> {
     };
     let actor = Actor::Gateway(entry.account.clone());
     let mut locked = Locked::load(tx, payment, &actor, now).await?;
-    hear(&mut locked, &entry.event);
+    hear(&mut locked, &entry.event, false);
     locked.save(tx).await?;
     entry.status = InboxStatus::Applied;
     entry.applied_at = Some(now);
@@ -218,16 +218,22 @@ async fn of_account(tx: &mut Tx, account: &str, id: PaymentId) -> Result<Option<
     }
 }
 
-fn hear(locked: &mut Locked, event: &GatewayEvent) {
+/// Takes an event in. `accepted`: an operator saw that its amount differs and takes it.
+pub(super) fn hear(locked: &mut Locked, event: &GatewayEvent, accepted: bool) {
     match &event.change {
         Change::Payment {
             status,
             totals,
             decline_code,
-            ..
+            operation_reference,
         } => {
+            if status.is_none() && decline_code.is_some() {
+                capture_failed(locked, operation_reference.as_deref());
+            }
             let status = status.map(Into::into);
-            locked.hear(&News::event(event, status, totals, decline_code.as_deref()));
+            let mut news = News::event(event, status, totals, decline_code.as_deref());
+            news.accepted = accepted;
+            locked.hear(&news);
         }
         Change::Refund {
             refund,
@@ -263,6 +269,38 @@ fn hear(locked: &mut Locked, event: &GatewayEvent) {
         Change::NeedsSync => locked.ask = true,
         Change::Irrelevant => {}
     }
+}
+
+/// A gateway that captures later tells by name which capture came to nothing.
+fn capture_failed(locked: &mut Locked, reference: Option<&str>) {
+    let now = locked.now;
+    let mut captures = locked.payment.captures.iter_mut();
+    let Some(capture) = captures.find(|c| reference.is_some() && c.reference.as_deref() == reference) else {
+        return;
+    };
+    match capture.status {
+        OperationStatus::Pending | OperationStatus::Unknown => {
+            capture.status = OperationStatus::Failed;
+            capture.updated_at = now;
+        }
+        OperationStatus::Succeeded => {
+            let amount = capture.amount;
+            locked.need_review(format!(
+                "the gateway takes a capture of {amount} back that had succeeded"
+            ));
+        }
+        OperationStatus::Failed | OperationStatus::Reversed => {}
+    }
+}
+
+/// What a gateway that cannot be asked told before, taken as it was by an operator.
+pub(super) async fn hear_again(tx: &mut Tx, locked: &mut Locked) -> Result<()> {
+    for entry in inbox::of_payment(tx, locked.payment.id).await? {
+        if matches!(entry.event.change, Change::Payment { .. }) {
+            hear(locked, &entry.event, true);
+        }
+    }
+    Ok(())
 }
 
 /// An open or lost dispute needs a person; one that was won lifts its own review.

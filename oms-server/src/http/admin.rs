@@ -2,19 +2,19 @@
 
 use oms_core::Roles;
 use oms_core::jobs::{JobFilter, JobState, JobView};
-use oms_core::payments::{Decision, InboxEntry, InboxStatus};
-use poem_openapi::param::{Path, Query};
+use oms_core::payments::{Decision, InboxEntry, InboxStatus, MoneyReceived, RefundSent};
+use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object, OpenApi};
 
 use super::Tag;
 use super::auth::Auth;
-use super::error::Result;
+use super::error::{Result, idempotency_key};
 use super::json::JsonBody;
-use super::payments::{PaymentBody, versioned};
+use super::payments::{PaymentBody, RefundBody, reply as payment_reply, versioned};
 use super::reply::{List, NoContent, Reply};
 use super::users::{UserBody, user_reply};
-use super::values::{id, page};
+use super::values::{MoneyBody, id, page};
 
 pub(super) struct AdminApi;
 
@@ -36,6 +36,22 @@ enum Role {
 #[oai(deny_unknown_fields)]
 struct Review {
     decision: DecisionBody,
+}
+
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+struct Received {
+    /// How much came now; all that was missing when not given.
+    amount: Option<MoneyBody>,
+    /// Where it is seen, such as the line of a bank statement.
+    note: Option<String>,
+}
+
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+struct Sent {
+    /// How it was sent.
+    note: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Enum)]
@@ -246,6 +262,54 @@ impl AdminApi {
         let decision = body.0.decision.into();
         Ok(versioned(
             me.oms.payments().review(&me.actor, id, decision).await?,
+        ))
+    }
+
+    /// Money came that no gateway tells of
+    ///
+    /// For payments by bank transfer or in cash. Another sum than the payment's goes to review, and comes out of it when
+    /// the rest has come.
+    #[oai(
+        path = "/payments/:id/received",
+        method = "post",
+        operation_id = "paymentReceived"
+    )]
+    async fn received(
+        &self,
+        auth: Auth,
+        id: Path<String>,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<String>>,
+        body: JsonBody<Received>,
+    ) -> Result<Reply<PaymentBody>> {
+        let (Auth(me), JsonBody(received)) = (auth, body);
+        let command = MoneyReceived {
+            idempotency_key: idempotency_key(key.0.as_deref())?,
+            amount: received.amount.map(|amount| amount.read("/amount")).transpose()?,
+            note: received.note,
+        };
+        let id = self::id(&id, "payment")?;
+        Ok(payment_reply(
+            me.oms.payments().received(&me.actor, id, command).await?,
+        ))
+    }
+
+    /// A refund was sent that no gateway sends
+    #[oai(path = "/refunds/:id/sent", method = "post", operation_id = "refundSent")]
+    async fn refund_sent(
+        &self,
+        auth: Auth,
+        id: Path<String>,
+        #[oai(name = "Idempotency-Key")] key: Header<Option<String>>,
+        body: JsonBody<Sent>,
+    ) -> Result<Reply<RefundBody>> {
+        let (Auth(me), JsonBody(sent)) = (auth, body);
+        let command = RefundSent {
+            idempotency_key: idempotency_key(key.0.as_deref())?,
+            note: sent.note,
+        };
+        let id = self::id(&id, "refund")?;
+        Ok(Reply::outcome(
+            me.oms.payments().refund_sent(&me.actor, id, command).await?,
         ))
     }
 }

@@ -140,7 +140,7 @@ struct CaptureBody {
 /// A refund of (a part of) a payment.
 #[derive(Debug, Object)]
 #[oai(rename = "Refund")]
-struct RefundBody {
+pub(super) struct RefundBody {
     id: String,
     payment_id: String,
     amount: MoneyBody,
@@ -297,7 +297,7 @@ fn payment_id(text: &str) -> Result<PaymentId> {
     id(text, "payment")
 }
 
-fn reply<const STATUS: u16>(outcome: Outcome<Payment>) -> Reply<PaymentBody, STATUS> {
+pub(super) fn reply<const STATUS: u16>(outcome: Outcome<Payment>) -> Reply<PaymentBody, STATUS> {
     let version = outcome.value.version;
     Reply::outcome(outcome).version(version)
 }

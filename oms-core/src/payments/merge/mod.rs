@@ -37,6 +37,8 @@ pub(crate) struct News {
     pub(crate) decline: Option<Decline>,
     /// An operator saw that the amount differs and takes it.
     pub(crate) accepted: bool,
+    /// It names the payment by our own id.
+    pub(crate) by_our_id: bool,
 }
 
 /// What became of a payment.
@@ -60,6 +62,7 @@ impl News {
             method: Metadata::new(),
             decline: None,
             accepted: false,
+            by_our_id: false,
         }
     }
 
@@ -75,6 +78,7 @@ impl News {
             method: report.method.clone(),
             decline: report.decline.clone(),
             accepted: false,
+            by_our_id: false,
         }
     }
 
@@ -96,6 +100,7 @@ impl News {
             status,
             totals: totals.clone(),
             reference: event.reference.clone(),
+            by_our_id: event.payment.is_some(),
             decline: decline_code.map(|code| Decline {
                 code: code.into(),
                 message: String::new(),
@@ -161,8 +166,18 @@ const fn rank(status: PaymentStatus) -> u8 {
 
 /// What money and status do not depend on.
 fn describe(after: &mut Payment, news: &News) {
-    // An operation may move on to another object of the gateway; an event cannot take a payment over.
-    if news.reference.is_some() && (after.reference.is_none() || news.source != Source::Event) {
+    // An operation may move on to another object of the gateway; an event cannot take a payment over, but tell which
+    // object the customer's visit to the gateway's page has made.
+    let on_page = matches!(
+        after.status,
+        PaymentStatus::Pending | PaymentStatus::ActionRequired
+    );
+    let paid = matches!(
+        news.status,
+        Some(PaymentStatus::Authorized | PaymentStatus::PartiallyCaptured | PaymentStatus::Captured)
+    );
+    let moves = news.source != Source::Event || (news.by_our_id && on_page && paid);
+    if news.reference.is_some() && (after.reference.is_none() || moves) {
         after.reference.clone_from(&news.reference);
     }
     if news.state.is_some() {

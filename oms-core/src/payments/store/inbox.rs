@@ -185,6 +185,21 @@ pub(in crate::payments) async fn get(tx: &mut Tx, id: InboxId) -> Result<InboxEn
     row.ok_or(Error::NotFound("webhook"))?.entry()
 }
 
+/// What was told of a payment and had its effect, the oldest first.
+pub(in crate::payments) async fn of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Vec<InboxEntry>> {
+    let rows: Vec<Row> = run!(tx, |conn| {
+        sqlx::query_as(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM oms_webhook_inbox WHERE payment_id = $1 AND status = 'applied' ORDER BY id LIMIT 1000"
+        ))
+        .bind(payment)
+        .fetch_all(conn)
+        .await
+    })?;
+    rows.into_iter().map(Row::entry).collect()
+}
+
 /// The newest first.
 pub(in crate::payments) async fn list(
     tx: &mut Tx,
