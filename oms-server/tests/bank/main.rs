@@ -15,6 +15,7 @@ mod fresh;
 mod support;
 
 mod faults;
+mod generic;
 mod given_up;
 mod languages;
 mod late;

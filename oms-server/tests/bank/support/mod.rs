@@ -29,13 +29,13 @@ pub use verbs::{Order, Payment, euros};
 const PATIENCE: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "correct horse battery";
 
-/// The plugin of most stories, in Rust.
+/// The plugin of most stories, in Rust, which was written for the bank.
 pub const MOCK: &str = "mock";
 
 /// What a story wants to be different.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// The plugin that talks to the bank: [`MOCK`], or an example in another language.
+    /// The plugin that talks to the bank: [`MOCK`], an example in another language, or one that learns from settings how to.
     pub plugin: &'static str,
     /// How long the plugin waits for the bank.
     pub timeout_ms: u32,
@@ -222,10 +222,14 @@ impl Shop {
 fn accounts(folder: &tempfile::TempDir, url: &str, terms: Terms) -> String {
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(path("other-webhook.key"), OTHER_SECRET).unwrap();
+    let settings = match terms.plugin {
+        crate::generic::PLUGIN => format!(", {}", crate::generic::SETTINGS.trim().replace('\n', " ")),
+        _ => String::new(),
+    };
     let account = |name: &str, base: &str, secret: &str| {
         format!(
             "[{name}]\nplugin = \"{}\"\nrecord = {}\ntolerance_seconds = {}\nprivate_grants = [\"{base}\"]\n\
-             config = {{ base-url = \"{base}/mock-gateway\", timeout-ms = \"{}\" }}\n\
+             config = {{ base-url = \"{base}/mock-gateway\", timeout-ms = \"{}\"{settings} }}\n\
              secrets = {{ api-key = \"file:{}\", webhook-secret = \"file:{}\" }}\n\n",
             terms.plugin,
             terms.record,
@@ -246,7 +250,7 @@ fn accounts(folder: &tempfile::TempDir, url: &str, terms: Terms) -> String {
 /// A folder with the one plugin that the shop needs: compiling others would take longer than the story.
 fn plugins(data_dir: &std::path::Path, id: &str) -> String {
     let built = variable(match id {
-        MOCK => "OMS_TEST_PLUGIN_DIR",
+        MOCK | crate::generic::PLUGIN => "OMS_TEST_PLUGIN_DIR",
         _ => "OMS_TEST_EXAMPLES_DIR",
     });
     let dir = data_dir.join("plugins");
