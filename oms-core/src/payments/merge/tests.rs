@@ -348,3 +348,33 @@ proptest! {
         prop_assert_eq!(told(play(&mut arrivals.into_iter())), straight);
     }
 }
+
+#[test]
+fn an_event_tells_what_the_gateways_page_has_made() {
+    let told = |status, by_our_id| News {
+        reference: Some("made".into()),
+        by_our_id,
+        ..news(Source::Event, status, AMOUNT, 0)
+    };
+    let reference = |before, news: &News| {
+        let mut payment = payment(CaptureMode::Manual);
+        payment.status = before;
+        payment.reference = Some("page".into());
+        merge(&payment, news).payment.reference.unwrap()
+    };
+    use PaymentStatus::{ActionRequired, Authorized, Failed, Pending};
+    for before in [ActionRequired, Pending] {
+        assert_eq!(reference(before, &told(Authorized, true)), "made");
+        assert_eq!(
+            reference(before, &told(Authorized, false)),
+            "page",
+            "of whom is it?"
+        );
+        assert_eq!(
+            reference(before, &told(Failed, true)),
+            "page",
+            "the customer may try again"
+        );
+    }
+    assert_eq!(reference(Authorized, &told(Authorized, true)), "page");
+}
