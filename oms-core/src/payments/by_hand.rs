@@ -12,6 +12,7 @@ use crate::db::Tx;
 use crate::error::{Check, Error, Result};
 use crate::id::{InboxId, PaymentId, RefundId};
 use crate::idempotency::{Claim, Claimed, Outcome};
+use crate::money::Money;
 use crate::oms::Oms;
 use crate::text;
 use crate::time::Timestamp;
@@ -177,7 +178,7 @@ fn sum(payment: &Payment, so_far: i64, command: &MoneyReceived) -> Result<i64> {
         .checked_add(amount.minor())
         .and_then(|sum| payment.money(sum).ok());
     let too_much = || Error::invalid("/amount", "is more than can be counted");
-    sum.map(|sum| sum.minor()).ok_or_else(too_much)
+    sum.map(Money::minor).ok_or_else(too_much)
 }
 
 fn difference(payment: &Payment, sum: i64) -> String {
