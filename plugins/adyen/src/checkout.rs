@@ -36,7 +36,13 @@ pub(crate) fn start(
 ) -> Result<PaymentResult, PaymentError> {
     let reference = MerchantReference::new(&request.payment_id, request.capture, Flow::Payment);
     let origin = config::get("origin");
-    let body = body(&api.merchant_account, &reference, request, instrument, origin)?;
+    let body = body(
+        &api.merchant_account,
+        &reference,
+        request,
+        instrument,
+        origin.as_deref(),
+    )?;
     let answer = api.post("/payments", &request.call, Doing::Pays, &body)?;
     let payment: Payment = answer.read()?;
     payment.result(&reference)
@@ -47,7 +53,7 @@ fn body(
     reference: &MerchantReference,
     request: &StartRequest,
     instrument: &str,
-    origin: Option<String>,
+    origin: Option<&str>,
 ) -> Result<Value, PaymentError> {
     let mut body = json!({
         "merchantAccount": merchant_account,
@@ -70,12 +76,12 @@ fn body(
         .as_ref()
         .and_then(|address| address.country.clone());
     for (name, value) in [
-        ("returnUrl", &request.return_url),
-        ("shopperEmail", &request.customer.email),
-        ("shopperReference", &request.customer.id),
-        ("shopperIP", &request.customer.ip),
-        ("countryCode", &country),
-        ("origin", &origin),
+        ("returnUrl", request.return_url.as_deref()),
+        ("shopperEmail", request.customer.email.as_deref()),
+        ("shopperReference", request.customer.id.as_deref()),
+        ("shopperIP", request.customer.ip.as_deref()),
+        ("countryCode", country.as_deref()),
+        ("origin", origin),
     ] {
         if let Some(value) = value {
             body[name] = json!(value);

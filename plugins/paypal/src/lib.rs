@@ -63,7 +63,7 @@ impl Gateway for PayPal {
             &Api::connect()?,
             &request.payment_id,
             &request.reference,
-            State::read(request.state),
+            &State::read(request.state),
         )
     }
 
@@ -171,7 +171,7 @@ impl Gateway for PayPal {
         };
         let api = Api::connect()?;
         let state = State::read(request.state);
-        let payment = finish(&api, &request.payment_id, &reference, state)?;
+        let payment = finish(&api, &request.payment_id, &reference, &state)?;
         let refunds = order::read(&api, &reference)?.refunds()?;
         Ok(Snapshot { payment, refunds })
     }
@@ -221,11 +221,16 @@ fn start_body(request: &StartRequest, brand: Option<String>) -> Result<Value, Pa
 
 /// Looks at the order, and when the customer has approved it takes or holds the money. The key is made of the payment, so
 /// that however many come here at once it is done once.
-fn finish(api: &Api, payment_id: &str, reference: &str, state: State) -> Result<PaymentResult, PaymentError> {
+fn finish(
+    api: &Api,
+    payment_id: &str,
+    reference: &str,
+    state: &State,
+) -> Result<PaymentResult, PaymentError> {
     let order = order::read(api, reference)?;
     order.check_owner(payment_id)?;
     if !order.is_approved() || state.given_up {
-        return order.result(&state);
+        return order.result(state);
     }
     let verb = match order.intent {
         Intent::Capture => "capture",
@@ -239,5 +244,5 @@ fn finish(api: &Api, payment_id: &str, reference: &str, state: State) -> Result<
         Err(PaymentError::InvalidState(_)) => order::read(api, reference)?,
         Err(error) => return Err(error),
     };
-    finished.with_intent(order.intent).result(&state)
+    finished.with_intent(order.intent).result(state)
 }

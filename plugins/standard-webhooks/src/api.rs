@@ -48,13 +48,13 @@ impl<'a> Api<'a> {
         let request = http::post(self.url(operation, variables)?)
             .header(&self.settings.idempotency_header, &call.idempotency_key)
             .json(&body)?;
-        accept(self.settings, self.finish(request).send()?, Effect::Changes)
+        accept(self.settings, &self.finish(request).send()?, Effect::Changes)
     }
 
     pub(crate) fn read(&self, operation: Operation, variables: &Variables) -> Result<Answer, PaymentError> {
         let request = self.finish(http::get(self.url(operation, variables)?));
         let response = request.send().map_err(http::Error::of_a_read)?;
-        accept(self.settings, response, Effect::Reads)
+        accept(self.settings, &response, Effect::Reads)
     }
 
     fn url(&self, operation: Operation, variables: &Variables) -> Result<String, PaymentError> {
@@ -79,9 +79,9 @@ impl<'a> Api<'a> {
     }
 }
 
-fn accept(settings: &Settings, response: Response, effect: Effect) -> Result<Answer, PaymentError> {
+fn accept(settings: &Settings, response: &Response, effect: Effect) -> Result<Answer, PaymentError> {
     if !response.is_success() {
-        return Err(refusal(settings, &response, effect));
+        return Err(refusal(settings, response, effect));
     }
     let status = response.status;
     match response.json() {
@@ -229,7 +229,8 @@ mod tests {
         let settings = settings(&[("answer-payment", "/payment")]).unwrap();
         for body in ["{", "{}", r#"{"payment":{"id":"x","status":"odd"}}"#] {
             let read = |effect| {
-                accept(&settings, response(200, body), effect).and_then(|answer| answer.payment(&settings, 2))
+                accept(&settings, &response(200, body), effect)
+                    .and_then(|answer| answer.payment(&settings, 2))
             };
             assert!(
                 matches!(read(Effect::Changes), Err(PaymentError::Indeterminate(_))),

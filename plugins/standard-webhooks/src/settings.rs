@@ -151,8 +151,12 @@ impl Settings {
             declined_status: number("declined-status", text("declined-status"), 402)?,
             auth: auth(text("auth").as_deref())?,
             idempotency_header: text("idempotency-header").unwrap_or_else(|| "idempotency-key".into()),
-            decimal_amounts: one_of("amounts", text("amounts"), ["minor", "decimal"])?,
-            lower_currency: one_of("currency-case", text("currency-case"), ["upper", "lower"])?,
+            decimal_amounts: one_of("amounts", text("amounts").as_deref(), ["minor", "decimal"])?,
+            lower_currency: one_of(
+                "currency-case",
+                text("currency-case").as_deref(),
+                ["upper", "lower"],
+            )?,
             paths: BTreeMap::new(),
             bodies: BTreeMap::new(),
             pointers: BTreeMap::new(),
@@ -254,8 +258,8 @@ fn auth(setting: Option<&str>) -> Result<Auth, Fault> {
 }
 
 /// Whether it is the second of two words; the first is the default.
-fn one_of(name: &str, setting: Option<String>, [first, second]: [&str; 2]) -> Result<bool, Fault> {
-    match setting.as_deref() {
+fn one_of(name: &str, setting: Option<&str>, [first, second]: [&str; 2]) -> Result<bool, Fault> {
+    match setting {
         None => Ok(false),
         Some(word) if word == first => Ok(false),
         Some(word) if word == second => Ok(true),
