@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::program::{command, fails, json, ok, text};
-use crate::server::plugin_dir;
+use crate::common::server::plugin_dir;
 
 /// Without the plugin folder of whoever runs the tests.
 const NOWHERE: [&str; 2] = ["--plugin-dir", "nowhere"];

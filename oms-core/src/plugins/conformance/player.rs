@@ -299,7 +299,7 @@ impl<'a> Player<'a> {
         let params = words.render_all(&step.params)?.into_iter().collect();
         let body = step.body.as_deref().map(|text| words.render(text)).transpose()?;
         Ok(match step.call {
-            Which::Start => Ask::Start(self.start_request(step, call, amount)?),
+            Which::Start => Ask::Start(Box::new(self.start_request(step, call, amount)?)),
             Which::Complete => Ask::Complete(CompleteRequest {
                 call,
                 payment,
@@ -505,7 +505,7 @@ fn expectations(step: &Step, words: &Words, run: &Run) -> Result<Vec<String>, St
     if let Some(expected) = &step.expect {
         match outcome {
             Outcome::Failed(_) | Outcome::Refused(_) => {
-                faults.push(format!("{}; expected success", unexpected()))
+                faults.push(format!("{}; expected success", unexpected()));
             }
             _ => {
                 let json = outcome.json();

@@ -412,7 +412,9 @@ fn ask(record: &Record) -> std::result::Result<Ask, String> {
     let reference = || asked.reference.clone().ok_or_else(|| gone("reference"));
     let state = asked.state.clone();
     Ok(match record.function.as_str() {
-        "start" => Ask::Start(start(&asked, call, payment, amount()?).ok_or_else(|| gone("start"))?),
+        "start" => Ask::Start(Box::new(
+            start(&asked, call, payment, amount()?).ok_or_else(|| gone("start"))?,
+        )),
         "complete" => Ask::Complete(CompleteRequest {
             call,
             payment,

@@ -39,7 +39,7 @@ pub(super) struct Sandbox {
 
 /// What can be asked of a plugin.
 pub(super) enum Ask {
-    Start(StartRequest),
+    Start(Box<StartRequest>),
     Complete(CompleteRequest),
     Capture(CaptureRequest),
     Cancel(CancelRequest),
@@ -175,7 +175,7 @@ impl Sandbox {
     async fn put(&self, account: &Account, ask: Ask) -> Outcome {
         let gateway = &self.gateway;
         match ask {
-            Ask::Start(request) => gateway.start(account, request).await.map(Outcome::Payment),
+            Ask::Start(request) => gateway.start(account, *request).await.map(Outcome::Payment),
             Ask::Complete(request) => gateway.complete(account, request).await.map(Outcome::Payment),
             Ask::Capture(request) => gateway.capture(account, request).await.map(Outcome::Payment),
             Ask::Cancel(request) => gateway.cancel(account, request).await.map(Outcome::Payment),

@@ -54,7 +54,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
         Some(activated) => activated,
         None => {
             let work = async |oms: &Oms| oms.plugins().activate(&Actor::System, id, version).await;
-            one(value_of(vec![in_database(config, work).await?]))
+            one(&value_of(vec![in_database(config, work).await?]))
         }
     };
     show(&[activated], *json)
@@ -66,7 +66,7 @@ pub(super) async fn roll_back(config: &Config, options: &RollbackOptions) -> Res
         Some(activated) => activated,
         None => {
             let work = async |oms: &Oms| oms.plugins().roll_back(&Actor::System, id).await;
-            one(value_of(vec![in_database(config, work).await?]))
+            one(&value_of(vec![in_database(config, work).await?]))
         }
     };
     show(&[activated], *json)
@@ -88,6 +88,6 @@ pub(super) async fn reload(config: &Config, options: &ReloadOptions) -> Result<E
     show(&active, options.json)
 }
 
-fn one(listed: Value) -> Value {
+fn one(listed: &Value) -> Value {
     listed["data"][0].clone()
 }
