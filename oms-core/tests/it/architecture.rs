@@ -142,7 +142,6 @@ fn the_guides_to_plugins_show_the_plugins() {
         ("docs/plugins/rust.md", "plugins/mock/src", ["rust", "sh"]),
         (
             "docs/plugins/javascript.md",
-            "docs/plugins/operating.md",
             "plugins/examples/javascript",
             ["js", "sh"],
         ),

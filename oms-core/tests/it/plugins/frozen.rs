@@ -147,7 +147,7 @@ fn changes_that_break_are_found() {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/plugins")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/plugins-1.0.0")
 }
 
 /// The mock plugin as it was built when the contract was frozen.

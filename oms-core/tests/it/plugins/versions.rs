@@ -62,6 +62,7 @@ async fn versions_are_chosen_and_rolled_back() {
         let (one, two, three) = (folder("0.1.0"), folder("0.2.0"), folder("0.3.0"));
         let first = install(&t.oms, one.path(), true).await.unwrap();
         assert!(first.active && first.activated_at.is_some());
+        t.clock.advance(std::time::Duration::from_secs(1));
         // Either of the two files will do.
         install(&t.oms, &two.path().join("it.wasm"), true).await.unwrap();
         let kept = install(&t.oms, &three.path().join("plugin.toml"), false)
