@@ -166,7 +166,7 @@ async fn active(admin: &Api) -> String {
         .as_array()
         .unwrap()
         .iter()
-        .filter(|p| p["active"] == true)
+        .filter(|p| p["id"] == "mock" && p["active"] == true)
         .collect();
     assert_eq!(active.len(), 1, "{plugins:#}");
     active[0]["digest"].as_str().unwrap().to_owned()
