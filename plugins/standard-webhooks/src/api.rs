@@ -60,9 +60,12 @@ impl<'a> Api<'a> {
     fn url(&self, operation: Operation, variables: &Variables) -> Result<String, PaymentError> {
         let Some(path) = self.settings.path(operation) else {
             let name = format!("{operation:?}").to_lowercase();
-            return Err(PaymentError::unsupported(format!(
-                "the account has no setting `{name}-path`"
-            )));
+            let missing = format!("the account has no setting `{name}-path`");
+            return Err(match operation {
+                // No gateway is without this one.
+                Operation::Start => PaymentError::misconfigured(missing),
+                _ => PaymentError::unsupported(missing),
+            });
         };
         Ok(format!("{}{}", self.settings.base_url, variables.path(path)?))
     }
