@@ -86,6 +86,11 @@ fn timeout(setting: Option<&str>) -> Result<u32, PaymentError> {
 }
 
 impl Answer {
+    /// Status 204: there is nothing to read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.status == 204
+    }
+
     /// The JSON. When the answer to a change cannot be read, the change may have happened.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, PaymentError> {
         self.0.json().map_err(|error| {

@@ -113,6 +113,7 @@ impl Gateway for PayPal {
         // An order that nobody captures lapses by itself, and from now on this plugin does not.
         state.given_up = true;
         let result = order.result(&state)?;
+        let mut status = PaymentStatus::Canceled;
         match result.status {
             PaymentStatus::Captured | PaymentStatus::PartiallyCaptured => {
                 return Err(PaymentError::invalid_state((
@@ -125,12 +126,16 @@ impl Gateway for PayPal {
                     "/v2/payments/authorizations/{}/void",
                     segment(&order.authorization_id()?)
                 );
-                api.post(&path, &request.call.idempotency_key, &json!({}))?;
+                let answer = api.post(&path, &request.call.idempotency_key, &json!({}))?;
+                // PayPal may leave the body out; what is there must be the authorization.
+                if !answer.is_empty() {
+                    status = answer.read::<Part>()?.authorization_status();
+                }
             }
             _ => {}
         }
         Ok(PaymentResult {
-            status: PaymentStatus::Canceled,
+            status,
             next_action: None,
             state: Some(state.write()),
             ..result

@@ -265,7 +265,7 @@ impl Part {
         }
     }
 
-    fn authorization_status(&self) -> PaymentStatus {
+    pub(crate) fn authorization_status(&self) -> PaymentStatus {
         match self.status.as_str() {
             "CREATED" | "CAPTURED" | "PARTIALLY_CAPTURED" => PaymentStatus::Authorized,
             "VOIDED" | "EXPIRED" => PaymentStatus::Canceled,
