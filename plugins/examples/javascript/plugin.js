@@ -51,13 +51,13 @@ function start(request) {
     webhook_url: request.webhookUrl,
     off_session: request.offSession,
   });
-  return paymentResult(answer.json(), answer);
+  return paymentResult(paymentOf(answer), answer);
 }
 
 // The query that the customer brought back is unsigned, so it is not looked at.
 function complete(request) {
   const answer = readAtBank(paymentPath(request.reference));
-  return paymentResult(answer.json(), answer);
+  return paymentResult(paymentOf(answer), answer);
 }
 
 function capture(request) {
@@ -66,14 +66,14 @@ function capture(request) {
     currency: request.amount.currency,
     final: request.finalCapture,
   });
-  const payment = answer.json();
+  const payment = paymentOf(answer);
   // The answer shows the payment as it was right after this capture, so the last one is ours.
-  return { ...paymentResult(payment, answer), operationReference: payment.captures.at(-1)?.id };
+  return { ...paymentResult(payment, answer), operationReference: payment.captures?.at(-1)?.id };
 }
 
 function cancel(request) {
   const answer = changeAtBank(paymentPath(request.reference, '/cancel'), request.call, { reason: request.reason });
-  return paymentResult(answer.json(), answer);
+  return paymentResult(paymentOf(answer), answer);
 }
 
 function refund(request) {
@@ -83,20 +83,22 @@ function refund(request) {
     currency: request.amount.currency,
     reason: request.reason,
   });
-  return refundResult(answer.json(), request.amount, answer);
+  const made = answer.json();
+  if (!isRefund(made)) throw unreadable(answer);
+  return refundResult(made, request.amount, answer);
 }
 
 function sync(request) {
   const answer = request.reference
     ? readAtBank(paymentPath(request.reference))
     : readAtBank('/v1/payments', { merchant_payment_id: request.paymentId });
-  const payment = answer.json();
+  const payment = paymentOf(answer);
   if (payment.merchant_payment_id !== request.paymentId) {
     throw refuse.internal(`the bank answered with payment ${payment.id}, which is not the one that was asked for`);
   }
   return {
     payment: paymentResult(payment, answer),
-    refunds: payment.refunds.map((refund) => refundResult(refund, payment)),
+    refunds: (payment.refunds ?? []).map((refund) => refundResult(refund, payment)),
   };
 }
 
@@ -105,9 +107,8 @@ function sync(request) {
 function receive(delivery) {
   const signed = verifyStandardWebhook(delivery, secretBase64('webhook-secret'));
   const message = parseJson(delivery.body);
-  const payment = message?.data?.payment;
-  const isMessage = typeof message?.type === 'string' && Number.isSafeInteger(message.created_at_ms);
-  if (!isMessage || typeof payment?.id !== 'string' || !Object.hasOwn(STATUS, payment.status)) {
+  const { payment, refund } = message?.data ?? {};
+  if (!isText(message?.type) || !isTime(message.created_at_ms) || !isPayment(payment)) {
     throw refuseWebhook.malformed('not a message of the bank');
   }
   log.debug('webhook verified', { event: signed.id, kind: message.type });
@@ -116,7 +117,7 @@ function receive(delivery) {
     occurredAtMs: message.created_at_ms,
     reference: payment.id,
     paymentId: payment.merchant_payment_id,
-    change: whatChanged(message.type, payment, message.data.refund),
+    change: whatChanged(message.type, payment, refund),
   });
 }
 
@@ -126,7 +127,7 @@ function whatChanged(kind, payment, refund) {
   }
   // The bank may learn to tell more than this plugin understands.
   if (!kind.startsWith('refund.')) return { tag: 'irrelevant' };
-  if (!refund) throw refuseWebhook.malformed('a refund event without a refund');
+  if (!isRefund(refund)) throw refuseWebhook.malformed('a refund event without a refund');
   return refundChange({
     refundId: refund.merchant_refund_id,
     reference: refund.id,
@@ -160,7 +161,8 @@ function timeout() {
 function accept(answer) {
   if (answer.ok) return answer;
   // A proxy in between answers in its own words.
-  const { code, message } = parseJson(answer.body)?.error ?? {};
+  const error = parseJson(answer.body)?.error;
+  const [code, message] = [error?.code, error?.message].map((word) => (isText(word) ? word : undefined));
   // Not about the payment: the host used one key for two different requests.
   if (code === 'idempotency_key_reused') throw refuse.invalidRequest(code, message, { httpStatus: answer.status });
   throw answer.refusal(code, message);
@@ -176,6 +178,40 @@ const STATUS = {
   canceled: 'canceled',
   failed: 'failed',
 };
+
+const REFUND_STATUS = ['succeeded', 'failed'];
+
+// What the host cannot take ends the call as a trap, so the shape is looked at before anything is handed over: each
+// text, each whole number, each list.
+function isPayment(value) {
+  const { id, merchant_payment_id, status, currency, exponent, captures = [], refunds = [] } = value ?? {};
+  return [id, merchant_payment_id, currency].every(isText) && Object.hasOwn(STATUS, status) && isSmall(exponent)
+    && [value.authorized, value.captured, value.refunded, value.canceled].every(Number.isSafeInteger)
+    && [value.redirect_url, value.decline_code].every(isTextOrNothing)
+    && isListOf(captures, (capture) => isText(capture?.id)) && isListOf(refunds, isRefund);
+}
+
+function isRefund(value) {
+  const { id, merchant_refund_id, amount, status } = value ?? {};
+  return isText(id) && isTextOrNothing(merchant_refund_id)
+    && Number.isSafeInteger(amount) && REFUND_STATUS.includes(status);
+}
+
+const isText = (value) => typeof value === 'string' && value !== '';
+const isTextOrNothing = (value) => value === undefined || value === null || typeof value === 'string';
+const isTime = (value) => Number.isSafeInteger(value) && value >= 0;
+const isSmall = (value) => Number.isInteger(value) && value >= 0 && value <= 255;
+const isListOf = (value, is) => Array.isArray(value) && value.every(is);
+
+function paymentOf(answer) {
+  const payment = answer.json();
+  if (!isPayment(payment)) throw unreadable(answer);
+  return payment;
+}
+
+// A success of another shape is as unreadable as one that is no JSON: a change may have happened.
+const unreadable = (answer) =>
+  answer.lost('unreadable_answer', 'the answer has another shape', { httpStatus: answer.status });
 
 function paymentResult(payment, answer) {
   return {

@@ -4,7 +4,7 @@ Account settings: base-url (where the bank is mounted), timeout-ms (optional, ho
 Secrets: api-key, webhook-secret (as the bank shows it, with whsec_).
 """
 
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import oms
 from oms import Refuse, RefuseWebhook, types
@@ -56,12 +56,12 @@ class Gateway(oms.Gateway):
             "webhook_url": request.webhook_url,
             "off_session": request.off_session,
         })
-        return payment_result(answer.json(), answer)
+        return payment_result(payment_of(answer), answer)
 
     def complete(self, request):
         # The query that the customer brought back is unsigned, so it is not looked at.
         answer = read_at_bank(payment_path(request.reference))
-        return payment_result(answer.json(), answer)
+        return payment_result(payment_of(answer), answer)
 
     def capture(self, request):
         answer = change_at_bank(payment_path(request.reference, "/capture"), request.call, {
@@ -69,16 +69,16 @@ class Gateway(oms.Gateway):
             "currency": request.amount.currency,
             "final": request.final_capture,
         })
-        payment = answer.json()
+        payment = payment_of(answer)
         result = payment_result(payment, answer)
         # The answer shows the payment as it was right after this capture, so the last one is ours.
-        result.operation_reference = payment["captures"][-1]["id"] if payment["captures"] else None
+        result.operation_reference = payment["captures"][-1]["id"] if payment.get("captures") else None
         return result
 
     def cancel(self, request):
         path = payment_path(request.reference, "/cancel")
         answer = change_at_bank(path, request.call, {"reason": request.reason})
-        return payment_result(answer.json(), answer)
+        return payment_result(payment_of(answer), answer)
 
     def refund(self, request):
         answer = change_at_bank(payment_path(request.reference, "/refunds"), request.call, {
@@ -87,17 +87,20 @@ class Gateway(oms.Gateway):
             "currency": request.amount.currency,
             "reason": request.reason,
         })
-        return refund_result(answer.json(), request.amount.currency, request.amount.exponent, answer)
+        made = answer.json()
+        if not is_refund(made):
+            raise unreadable(answer)
+        return refund_result(made, request.amount.currency, request.amount.exponent, answer)
 
     def sync(self, request):
         if request.reference is not None:
             answer = read_at_bank(payment_path(request.reference))
         else:
             answer = read_at_bank("/v1/payments", {"merchant_payment_id": request.payment_id})
-        payment = answer.json()
+        payment = payment_of(answer)
         if payment["merchant_payment_id"] != request.payment_id:
             raise Refuse.internal(f"the bank answered with payment {payment['id']}, not with the one asked for")
-        refunds = [refund_result(r, payment["currency"], payment["exponent"]) for r in payment["refunds"]]
+        refunds = [refund_result(r, payment["currency"], payment["exponent"]) for r in payment.get("refunds", [])]
         return oms.gateway.Snapshot(payment_result(payment, answer), refunds)
 
 
@@ -108,24 +111,24 @@ class Webhooks(oms.Webhooks):
     def receive(self, delivery):
         signed = oms.verify_standard_webhook(delivery, oms.secret_base64("webhook-secret"))
         message = oms.parse_json(delivery.body)
-        try:
-            kind, payment = str(message["type"]), message["data"]["payment"]
-            change = what_changed(kind, payment, message["data"].get("refund"))
-            known = {"reference": payment["id"], "payment_id": payment["merchant_payment_id"]}
-            occurred_at_ms = int(message["created_at_ms"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise RefuseWebhook.malformed("not a message of the bank") from None
+        message = message if isinstance(message, dict) else {}
+        kind, created_at_ms, data = (message.get(name) for name in ("type", "created_at_ms", "data"))
+        payment = data.get("payment") if isinstance(data, dict) else None
+        if not is_text(kind) or not is_whole(created_at_ms) or created_at_ms < 0 or not is_payment(payment):
+            raise RefuseWebhook.malformed("not a message of the bank")
+        change = what_changed(kind, payment, data.get("refund"))
+        known = {"reference": payment["id"], "payment_id": payment["merchant_payment_id"]}
         oms.log("debug", "webhook verified", event=signed.id, kind=kind)
-        return oms.event(signed, kind, change, occurred_at_ms=occurred_at_ms, **known)
+        return oms.event(signed, kind, change, occurred_at_ms=created_at_ms, **known)
 
 
-def what_changed(kind: str, payment: dict, refund: Optional[dict]):
+def what_changed(kind: str, payment: dict, refund: Any):
     if kind.startswith("payment."):
         return oms.payment_change(STATUS[payment["status"]], totals(payment), payment.get("decline_code"))
     # The bank may learn to tell more than this plugin understands.
     if not kind.startswith("refund."):
         return oms.webhooks.Change_Irrelevant()
-    if refund is None:
+    if not is_refund(refund):
         raise RefuseWebhook.malformed("a refund event without a refund")
     amount = types.Money(refund["amount"], payment["currency"], payment["exponent"])
     return oms.refund_change(refund["id"], REFUND_STATUS[refund["status"]], refund.get("merchant_refund_id"), amount)
@@ -165,7 +168,8 @@ def accept(answer: oms.Answer) -> oms.Answer:
     # A proxy in between answers in its own words.
     page = oms.parse_json(answer.body)
     error = page.get("error") if isinstance(page, dict) else None
-    code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
+    words = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
+    code, message = (word if is_text(word) else None for word in words)
     # Not about the payment: the host used one key for two different requests.
     if code == "idempotency_key_reused":
         raise Refuse.invalid_request(code, message, answer.status, code)
@@ -178,6 +182,63 @@ def payment_path(reference: str, operation: str = "") -> str:
 
 STATUS = {status.name.lower(): status for status in types.PaymentStatus}
 REFUND_STATUS = {"succeeded": types.RefundStatus.SUCCEEDED, "failed": types.RefundStatus.FAILED}
+
+
+# What the host cannot take ends the call as a trap, so the shape is looked at before anything is handed over: each
+# text, each whole number, each list.
+def is_payment(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(is_text(value.get(name)) for name in ("id", "merchant_payment_id", "currency"))
+        and is_text(value.get("status")) and value["status"] in STATUS
+        and is_whole(value.get("exponent")) and 0 <= value["exponent"] <= 255
+        and all(is_whole(value.get(name)) for name in ("authorized", "captured", "refunded", "canceled"))
+        and all(is_text_or_none(value.get(name)) for name in ("redirect_url", "decline_code"))
+        and is_list_of(value.get("captures", []), is_capture)
+        and is_list_of(value.get("refunds", []), is_refund)
+    )
+
+
+def is_capture(value: Any) -> bool:
+    return isinstance(value, dict) and is_text(value.get("id"))
+
+
+def is_refund(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and is_text(value.get("id")) and is_text_or_none(value.get("merchant_refund_id"))
+        and is_whole(value.get("amount"))
+        and is_text(value.get("status")) and value["status"] in REFUND_STATUS
+    )
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def is_whole(value: Any) -> bool:
+    """A number that 64 bits hold; True and False are none."""
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def is_list_of(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(fits(item) for item in value)
+
+
+def payment_of(answer: oms.Answer) -> dict:
+    payment = answer.json()
+    if not is_payment(payment):
+        raise unreadable(answer)
+    return payment
+
+
+def unreadable(answer: oms.Answer) -> oms.Err:
+    """A success of another shape is as unreadable as one that is no JSON: a change may have happened."""
+    return answer.lost("unreadable_answer", "the answer has another shape", http_status=answer.status)
 
 
 def payment_result(payment: dict, answer: oms.Answer):
