@@ -263,13 +263,7 @@ impl Bench<'_> {
     }
 
     pub(super) async fn misconfigured(&self, runs: &mut Vec<RunReport>) -> Looked {
-        let schema: Value = serde_json::from_str(&self.sandbox.schema).unwrap_or_default();
-        let required: Vec<_> = schema["required"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let required = required(&self.sandbox.schema);
         if required.is_empty() {
             return Ok(Verdict::NotOffered(
                 "its config-schema requires no setting".into(),
@@ -290,8 +284,8 @@ impl Bench<'_> {
             };
             for name in &required {
                 if missing.is_none_or(|missing| missing == name) {
-                    player.account.config.remove(*name);
-                    player.account.secrets.remove(*name);
+                    player.account.config.remove(name);
+                    player.account.secrets.remove(name);
                 }
             }
             let named = missing.map_or("its required settings".to_owned(), |name| {
@@ -346,8 +340,15 @@ impl Bench<'_> {
     }
 }
 
+/// The settings and secrets that an account cannot be without.
+pub(super) fn required(schema: &str) -> Vec<String> {
+    let schema: Value = serde_json::from_str(schema).unwrap_or_default();
+    let names = schema["required"].as_array().into_iter().flatten();
+    names.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// Whether a call asked for a setting or used a secret.
-fn looks_at(calls: &[HostCall], setting: &str) -> bool {
+pub(super) fn looks_at(calls: &[HostCall], setting: &str) -> bool {
     calls.iter().any(|call| match call {
         HostCall::Config { name, .. } | HostCall::RevealSecret { name, .. } => name == setting,
         HostCall::Crypto { key, .. } => key.as_deref() == Some(setting),

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::payments::{looks_at, required};
 use super::{Bench, Looked, Rule, not_offered, verdict};
 use crate::payments::{Change, Delivery, GatewayEvent, Received};
-use crate::plugins::conformance::fixtures::{Webhook, subset};
+use crate::plugins::conformance::fixtures::{Sign, Webhook, subset};
 use crate::plugins::conformance::player::Player;
 use crate::plugins::conformance::report::{RunReport, Verdict};
 use crate::plugins::conformance::sandbox::{Outcome, Run};
+use crate::plugins::conformance::sign::Draft;
 
 /// Places of a body that are changed, at most.
 const PLACES: usize = 48;
@@ -36,7 +38,7 @@ impl Bench<'_> {
         }
         let mut player = self.started().await?;
         let faults = match rule {
-            Rule::Genuine => genuine(&mut player, webhook).await,
+            Rule::Genuine => genuine(&mut player, webhook, &self.sandbox.schema).await,
             Rule::Tampered => tampered(&mut player, webhook).await,
             Rule::WrongKey => wrong_key(&mut player).await,
             Rule::Unsigned => unsigned(&mut player, webhook).await,
@@ -59,7 +61,11 @@ impl Bench<'_> {
     }
 }
 
-async fn genuine(player: &mut Player<'_>, webhook: &Webhook) -> Result<Vec<String>, String> {
+async fn genuine(
+    player: &mut Player<'_>,
+    webhook: &Webhook,
+    schema: &str,
+) -> Result<Vec<String>, String> {
     let draft = player.draft()?;
     let run = player.deliver(draft.sign()?).await?;
     if webhook.sign.is_none() {
@@ -86,17 +92,40 @@ async fn genuine(player: &mut Player<'_>, webhook: &Webhook) -> Result<Vec<Strin
         faults.extend(subset(&words.render_json(expected)?, &json["events"][0]).err());
     }
     faults.extend(lie(player).await?);
-    // Without its secrets there is nothing that it could verify.
+    faults.extend(without_settings(player, &draft, &run, schema).await?);
+    Ok(faults)
+}
+
+/// Without what a verification needs there is nothing that it could verify: the key, which is a secret of the account,
+/// or, with a public key, the settings that say whose signature counts.
+async fn without_settings(
+    player: &mut Player<'_>,
+    draft: &Draft<'_>,
+    normal: &Run,
+    schema: &str,
+) -> Result<Vec<String>, String> {
     let delivery = draft.sign()?;
-    player.account.secrets.clear();
-    let run = player.deliver(delivery).await?;
-    if run.outcome.word() != "misconfigured" {
-        faults.push(format!(
-            "without the account's secrets it answered {}, not misconfigured",
-            run.outcome.words()
-        ));
+    if draft.webhook.sign.as_ref().is_some_and(Sign::is_keyed_by_secret) {
+        player.account.secrets.clear();
+        let run = player.deliver(delivery).await?;
+        return Ok(unconfigured("the account's secrets", &run).into_iter().collect());
+    }
+    let whole = player.account.clone();
+    let mut faults = Vec::new();
+    for name in required(schema).iter().filter(|name| looks_at(&normal.calls, name)) {
+        player.account.config.remove(name);
+        player.account.secrets.remove(name);
+        let run = player.deliver(delivery.clone()).await?;
+        faults.extend(unconfigured(&format!("the setting {name}"), &run));
+        player.account = whole.clone();
     }
     Ok(faults)
+}
+
+fn unconfigured(missing: &str, run: &Run) -> Option<String> {
+    let said = run.outcome.words();
+    (run.outcome.word() != "misconfigured")
+        .then(|| format!("without {missing} it answered {said}, not misconfigured"))
 }
 
 /// An event over another amount than the payment's.
