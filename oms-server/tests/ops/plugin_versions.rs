@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::program::{command, fails, json, ok, text};
 use crate::common::server::plugin_dir;
+use crate::program::{command, fails, json, ok, text};
 
 /// Without the plugin folder of whoever runs the tests.
 const NOWHERE: [&str; 2] = ["--plugin-dir", "nowhere"];

@@ -61,11 +61,7 @@ impl Bench<'_> {
     }
 }
 
-async fn genuine(
-    player: &mut Player<'_>,
-    webhook: &Webhook,
-    schema: &str,
-) -> Result<Vec<String>, String> {
+async fn genuine(player: &mut Player<'_>, webhook: &Webhook, schema: &str) -> Result<Vec<String>, String> {
     let draft = player.draft()?;
     let run = player.deliver(draft.sign()?).await?;
     if webhook.sign.is_none() {
@@ -112,7 +108,10 @@ async fn without_settings(
     }
     let whole = player.account.clone();
     let mut faults = Vec::new();
-    for name in required(schema).iter().filter(|name| looks_at(&normal.calls, name)) {
+    for name in required(schema)
+        .iter()
+        .filter(|name| looks_at(&normal.calls, name))
+    {
         player.account.config.remove(name);
         player.account.secrets.remove(name);
         let run = player.deliver(delivery.clone()).await?;
