@@ -157,16 +157,16 @@ async fn a_purchase_is_seen() {
     .await;
 }
 
-/// Until it is refused.
+/// Until it is refused: on a busy machine some of the budget comes back meanwhile.
 async fn guess_a_password(program: &Program) {
-    for _ in 0..20 {
+    for _ in 0..60 {
         let guess = serde_json::json!({"identifier": "nobody", "password": "a guess of mine"});
         let request = program.client.post(format!("{}/v1/sessions", program.url));
         if program.send(request.json(&guess)).await.status == 429 {
             return;
         }
     }
-    panic!("twenty guesses were answered");
+    panic!("sixty guesses were answered");
 }
 
 /// What is told before anybody reads, and perhaps never again.
