@@ -297,7 +297,6 @@ impl<'a> Player<'a> {
         let (payment, reason) = (books.payment, step.reason.clone());
         let money = |minor| Money::new(minor, books.currency);
         let params = words.render_all(&step.params)?.into_iter().collect();
-        let body = step.body.as_deref().map(|text| words.render(text)).transpose()?;
         Ok(match step.call {
             Which::Start => Ask::Start(Box::new(self.start_request(step, call, amount)?)),
             Which::Complete => Ask::Complete(CompleteRequest {
@@ -307,7 +306,11 @@ impl<'a> Player<'a> {
                 amount: money(books.total)?,
                 state,
                 params,
-                body: body.map(String::into_bytes),
+                body: step
+                    .body
+                    .as_deref()
+                    .map(|text| words.render(text).map(String::into_bytes))
+                    .transpose()?,
             }),
             Which::Capture => Ask::Capture(CaptureRequest {
                 call,
