@@ -105,6 +105,18 @@ async fn the_mock_gateway_is_looked_at_from_all_sides() {
     );
 }
 
+/// Nobody needs a secret to check what was signed with a private key, but to know whose key counts.
+#[tokio::test]
+async fn a_public_key_needs_the_settings_that_say_whose_it_is() {
+    let package = Package::find(&plugin_dir().join("paypal")).unwrap();
+    let report = run(&package, &root().join("plugins/paypal/fixtures")).await;
+    let genuine = report.cases.iter().find(|case| case.name == "webhook: genuine");
+    let outcomes = genuine.unwrap().runs.iter().map(|run| run.outcome.as_str());
+    let refused = outcomes.filter(|outcome| outcome.starts_with("misconfigured"));
+    // base-url and webhook-id.
+    assert_eq!(refused.count(), 2);
+}
+
 const SUITE: &str = r##"
 now = "2026-01-02T03:04:05Z"
 [account]
