@@ -76,6 +76,8 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
         .pragma("wal_autocheckpoint", "4000");
     let writer = SqlitePoolOptions::new()
         .after_release(|connection, _| Box::pin(has_ended(connection)))
+        // A file does not hang up, and each question is a way to the connection's thread and back.
+        .test_before_acquire(false)
         .max_connections(1)
         .acquire_timeout(ACQUIRE)
         .idle_timeout(None)
@@ -86,6 +88,8 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
     super::patiently(ACQUIRE, || async move { Ok(first.acquire().await.map(drop)?) }).await?;
     let reader = SqlitePoolOptions::new()
         .after_release(|connection, _| Box::pin(has_ended(connection)))
+        // A file does not hang up, and each question is a way to the connection's thread and back.
+        .test_before_acquire(false)
         .max_connections(readers.max(1))
         .acquire_timeout(ACQUIRE)
         .max_lifetime(None)
@@ -99,6 +103,9 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
 async fn has_ended(connection: &mut sqlx::SqliteConnection) -> sqlx::Result<bool> {
     use sqlx::Connection;
 
+    if !connection.is_in_transaction() {
+        return Ok(true);
+    }
     // A rollback that was left to the background runs first.
     connection.ping().await?;
     Ok(!connection.is_in_transaction())

@@ -237,10 +237,10 @@ pub(crate) fn plugin_dir() -> PathBuf {
     let built = PathBuf::from(variable("OMS_TEST_PLUGIN_DIR")).join("mock");
     let alone = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mock-alone");
     let link = alone.join("mock");
-    if std::fs::read_link(&link).ok().as_ref() != Some(&built) {
-        std::fs::create_dir_all(&alone).unwrap();
+    if fs::read_link(&link).ok().as_ref() != Some(&built) {
+        fs::create_dir_all(&alone).unwrap();
         // Another test may be doing the same at this moment.
-        let _ = std::fs::remove_file(&link);
+        let _ = fs::remove_file(&link);
         let _ = std::os::unix::fs::symlink(&built, &link);
     }
     alone
