@@ -8,6 +8,7 @@ mod lock;
 mod migrate;
 #[cfg(feature = "postgres")]
 mod pool;
+#[cfg(feature = "postgres")]
 mod silence;
 mod version;
 

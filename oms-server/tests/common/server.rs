@@ -235,13 +235,16 @@ pub(crate) fn free_port() -> u16 {
 /// A folder with the plugin for the fake bank alone: compiling the others would take longer than most stories.
 pub(crate) fn plugin_dir() -> PathBuf {
     let built = PathBuf::from(variable("OMS_TEST_PLUGIN_DIR")).join("mock");
-    let alone = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mock-alone");
-    let link = alone.join("mock");
-    if fs::read_link(&link).ok().as_ref() != Some(&built) {
-        fs::create_dir_all(&alone).unwrap();
-        // Another test may be doing the same at this moment.
-        let _ = fs::remove_file(&link);
-        let _ = std::os::unix::fs::symlink(&built, &link);
+    let alone = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("one-plugin");
+    let folder = alone.join("mock");
+    fs::create_dir_all(&folder).unwrap();
+    for name in ["mock.wasm", "plugin.toml"] {
+        let (file, link) = (built.join(name), folder.join(name));
+        if fs::read_link(&link).ok().as_ref() != Some(&file) {
+            // Another test may be doing the same at this moment.
+            let _ = fs::remove_file(&link);
+            let _ = std::os::unix::fs::symlink(&file, &link);
+        }
     }
     alone
 }
