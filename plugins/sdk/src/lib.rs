@@ -140,3 +140,22 @@ pub fn header<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a st
         .find(|(header, _)| header.eq_ignore_ascii_case(name))
         .and_then(|(_, value)| std::str::from_utf8(value).ok())
 }
+
+/// Exactly one header of this name: with two, sender and receiver might look at different ones.
+pub(crate) fn required_header<'a>(delivery: &'a Delivery, name: &str) -> Result<&'a str, WebhookError> {
+    let mut values = delivery
+        .headers
+        .iter()
+        .filter(|(header, _)| header.eq_ignore_ascii_case(name));
+    let (_, value) = values
+        .next()
+        .ok_or_else(|| WebhookError::MissingSignature(format!("no header `{name}`")))?;
+    if values.next().is_some() {
+        return Err(WebhookError::Malformed(format!("two headers `{name}`")));
+    }
+    match std::str::from_utf8(value) {
+        Ok(text) if !text.is_empty() => Ok(text),
+        Ok(_) => Err(WebhookError::MissingSignature(format!("empty header `{name}`"))),
+        Err(_) => Err(WebhookError::Malformed(format!("header `{name}` is not text"))),
+    }
+}

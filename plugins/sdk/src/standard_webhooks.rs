@@ -3,7 +3,7 @@
 //! `v1,<base64>`), HMAC-SHA256 over `id.timestamp.body`.
 
 use crate::crypto::{CryptoError, Hash, Key, verify_hmac};
-use crate::{Delivery, WebhookError};
+use crate::{Delivery, WebhookError, required_header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -36,9 +36,9 @@ fn verify_with(
     delivery: &Delivery,
     check: impl Fn(&[u8], &[u8]) -> Result<bool, CryptoError>,
 ) -> Result<Signed, WebhookError> {
-    let id = required(delivery, "webhook-id")?;
-    let timestamp = required(delivery, "webhook-timestamp")?;
-    let signatures = required(delivery, "webhook-signature")?;
+    let id = required_header(delivery, "webhook-id")?;
+    let timestamp = required_header(delivery, "webhook-timestamp")?;
+    let signatures = required_header(delivery, "webhook-signature")?;
     let seconds = parse_timestamp(timestamp)?;
 
     let mut message = Vec::with_capacity(id.len() + timestamp.len() + delivery.body.len() + 2);
@@ -73,25 +73,6 @@ fn verify_with(
         id: id.to_owned(),
         at_ms,
     })
-}
-
-/// Exactly one header of this name: with two, sender and receiver might look at different ones.
-fn required<'a>(delivery: &'a Delivery, name: &str) -> Result<&'a str, WebhookError> {
-    let mut values = delivery
-        .headers
-        .iter()
-        .filter(|(header, _)| header.eq_ignore_ascii_case(name));
-    let (_, value) = values
-        .next()
-        .ok_or_else(|| WebhookError::MissingSignature(format!("no header `{name}`")))?;
-    if values.next().is_some() {
-        return Err(WebhookError::Malformed(format!("two headers `{name}`")));
-    }
-    match std::str::from_utf8(value) {
-        Ok(text) if !text.is_empty() => Ok(text),
-        Ok(_) => Err(WebhookError::MissingSignature(format!("empty header `{name}`"))),
-        Err(_) => Err(WebhookError::Malformed(format!("header `{name}` is not text"))),
-    }
 }
 
 /// Digits only: `parse` alone would take a plus sign.

@@ -3,7 +3,7 @@
 //! Stripe made the shape known; others use it under names of their own for the header and its parts.
 
 use crate::crypto::{CryptoError, Hash, Key, verify_hmac};
-use crate::{Delivery, WebhookError};
+use crate::{Delivery, WebhookError, required_header};
 
 /// No sender puts more than the keys of one rotation into the list.
 const MAX_SIGNATURES: usize = 16;
@@ -45,7 +45,7 @@ fn verify_with(
     names: Names,
     check: impl Fn(&[u8], &[u8]) -> Result<bool, CryptoError>,
 ) -> Result<u64, WebhookError> {
-    let header = the_header(delivery, names.header)?;
+    let header = required_header(delivery, names.header)?;
     let signed = parse(header, names)?;
 
     let time = signed.seconds.to_string();
@@ -71,25 +71,6 @@ fn verify_with(
         return Err(WebhookError::Stale(at_ms));
     }
     Ok(at_ms)
-}
-
-/// Exactly one: with two, sender and receiver might look at different ones.
-fn the_header<'a>(delivery: &'a Delivery, name: &str) -> Result<&'a str, WebhookError> {
-    let mut values = delivery
-        .headers
-        .iter()
-        .filter(|(header, _)| header.eq_ignore_ascii_case(name));
-    let (_, value) = values
-        .next()
-        .ok_or_else(|| WebhookError::MissingSignature(format!("no header `{name}`")))?;
-    if values.next().is_some() {
-        return Err(WebhookError::Malformed(format!("two headers `{name}`")));
-    }
-    match std::str::from_utf8(value) {
-        Ok("") => Err(WebhookError::MissingSignature(format!("empty header `{name}`"))),
-        Ok(text) => Ok(text),
-        Err(_) => Err(WebhookError::Malformed(format!("header `{name}` is not text"))),
-    }
 }
 
 struct Signed<'a> {
