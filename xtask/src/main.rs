@@ -1,4 +1,4 @@
-//! Project commands: `cargo xtask plugins | test | run | bench | compose`. Typed scripts, no tool to install.
+//! Project commands: `cargo xtask plugins | test | run | bench | compose | fuzz`. Typed scripts, no tool to install.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -9,6 +9,7 @@
 mod api;
 mod bench;
 mod compose;
+mod fuzz;
 mod guests;
 mod mailbox;
 mod node;
@@ -52,6 +53,8 @@ enum Command {
     Bench(bench::Options),
     /// Build the images, start the stack of docker-compose.yml, walk through it after every restart, take it down
     Compose(compose::Options),
+    /// Fuzz the webhooks of the plugins, the manifest's parser and what guests answer; needs cargo-fuzz
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +82,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Run(options) => run::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::Compose(options) => compose::run(&workspace, &options),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
     }
 }
 

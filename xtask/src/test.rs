@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
+use crate::fuzz;
 use crate::guests;
 use crate::node;
 use crate::packages;
@@ -30,6 +31,7 @@ enum Part {
     Fmt,
     Clippy,
     Test,
+    Fuzz,
     Features,
 }
 
@@ -69,6 +71,9 @@ const STEPS: &[Step] = &[
         clippy_plugins(workspace)
     }),
     Step::new("tests on both databases, doctests", Part::Test, tests),
+    Step::new("kept fuzz inputs of the plugins", Part::Fuzz, |workspace, _| {
+        fuzz::replay(workspace)
+    }),
     Step::new("oms-core with sqlite alone", Part::Features, |workspace, _| {
         check_core(workspace, "sqlite")
     }),

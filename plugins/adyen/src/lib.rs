@@ -22,7 +22,8 @@ use oms_plugin_sdk::{
 use serde::Deserialize;
 use serde_json::json;
 
-struct Adyen;
+/// The plugin, for what is compiled together with it: a fuzzer calls it without a component.
+pub struct Adyen;
 
 export_plugin!(Adyen);
 

@@ -14,7 +14,8 @@ use oms_plugin_sdk::{
     WebhookError, Webhooks, crypto::Key, export_plugin, log, standard_webhooks,
 };
 
-struct Mock;
+/// The plugin, for what is compiled together with it: a fuzzer calls it without a component.
+pub struct Mock;
 
 export_plugin!(Mock);
 

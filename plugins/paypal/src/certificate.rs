@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use oms_plugin_sdk::{
     Delivery, WebhookError, cache, config, crc32,
     crypto::{Scheme, verify_signature},
-    http, log,
+    http, log, required_header,
 };
 
 /// Where certificates lie on the pinned host.
@@ -112,11 +112,11 @@ struct Signed<'a> {
 
 impl<'a> Signed<'a> {
     fn read(delivery: &'a Delivery, webhook_id: &str) -> Result<Self, WebhookError> {
-        let id = required(delivery, "paypal-transmission-id")?;
-        let time = required(delivery, "paypal-transmission-time")?;
-        let certificate_url = required(delivery, "paypal-cert-url")?;
-        let algorithm = required(delivery, "paypal-auth-algo")?;
-        let signature = required(delivery, "paypal-transmission-sig")?;
+        let id = required_header(delivery, "paypal-transmission-id")?;
+        let time = required_header(delivery, "paypal-transmission-time")?;
+        let certificate_url = required_header(delivery, "paypal-cert-url")?;
+        let algorithm = required_header(delivery, "paypal-auth-algo")?;
+        let signature = required_header(delivery, "paypal-transmission-sig")?;
         // With a bar inside one of them, another split of the same text would say something else.
         if id.contains('|') || time.contains('|') {
             return Err(WebhookError::BadSignature);
@@ -129,26 +129,6 @@ impl<'a> Signed<'a> {
             signature: BASE64.decode(signature).map_err(|_| WebhookError::BadSignature)?,
             message: format!("{id}|{time}|{webhook_id}|{}", crc32(&delivery.body)),
         })
-    }
-}
-
-/// Exactly one header of this name: with two, sender and receiver might look at different ones.
-fn required<'a>(delivery: &'a Delivery, name: &str) -> Result<&'a str, WebhookError> {
-    let mut values = delivery
-        .headers
-        .iter()
-        .filter(|(header, _)| header.eq_ignore_ascii_case(name));
-    let (_, value) = values
-        .next()
-        .ok_or_else(|| WebhookError::MissingSignature(format!("no header `{name}`")))?;
-    if values.next().is_some() {
-        return Err(WebhookError::Malformed(format!("two headers `{name}`")));
-    }
-    match std::str::from_utf8(value) {
-        Ok(text) if !text.is_empty() => Ok(text),
-        _ => Err(WebhookError::MissingSignature(format!(
-            "no text in the header `{name}`"
-        ))),
     }
 }
 
@@ -225,12 +205,13 @@ mod tests {
                 "{header}"
             );
         }
-        let mut doubled = delivery(|_, value| Some(value.to_owned()));
+        let plain = || delivery(|_, value| Some(value.to_owned()));
+        let (mut doubled, mut no_text) = (plain(), plain());
         doubled.headers.push(doubled.headers[0].clone());
-        assert!(matches!(
-            Signed::read(&doubled, "W"),
-            Err(WebhookError::Malformed(_))
-        ));
+        no_text.headers[0].1 = vec![0xff];
+        for odd in [doubled, no_text] {
+            assert!(matches!(Signed::read(&odd, "W"), Err(WebhookError::Malformed(_))));
+        }
     }
 
     #[test]

@@ -18,7 +18,8 @@ use oms_plugin_sdk::{
 use order::{Intent, Order, Part, State};
 use serde_json::{Value, json};
 
-struct PayPal;
+/// The plugin, for what is compiled together with it: a fuzzer calls it without a component.
+pub struct PayPal;
 
 export_plugin!(PayPal);
 

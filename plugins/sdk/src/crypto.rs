@@ -1,7 +1,7 @@
 //! Keyed hashes and signatures, computed by the host, so that keys need not enter the plugin and
 //! comparisons take constant time in every guest language.
 
-use crate::bindings::gateway::oms::payment::crypto as host;
+use crate::imports::crypto as host;
 pub use host::{Hash, Key, Scheme};
 use std::fmt;
 

@@ -3,8 +3,8 @@
 
 /// Settings and secrets of the one merchant account that this call is for.
 pub mod config {
-    use crate::bindings::gateway::oms::payment::config as host;
     use crate::error::MissingSetting;
+    use crate::imports::config as host;
 
     /// A setting that may be left out.
     pub fn get(name: &str) -> Option<String> {
@@ -32,7 +32,7 @@ pub mod config {
 /// Lines in the host's log, with the plugin, account and call added by the host. Secrets that were
 /// revealed in this call are redacted.
 pub mod log {
-    use crate::bindings::gateway::oms::payment::log as host;
+    use crate::imports::log as host;
     pub use host::Level;
 
     /// Writes one line. The message must be readable without the fields.
@@ -68,7 +68,7 @@ pub mod log {
 /// Scratch memory per plugin and account, with expiry: access tokens, certificates. It may be
 /// emptied at any time.
 pub mod cache {
-    use crate::bindings::gateway::oms::payment::cache as host;
+    use crate::imports::cache as host;
 
     /// What was stored under this key, unless it expired or was dropped.
     pub fn get(key: &str) -> Option<Vec<u8>> {
@@ -83,7 +83,7 @@ pub mod cache {
 
 /// ISO 4217.
 pub mod currency {
-    use crate::bindings::gateway::oms::payment::currency as host;
+    use crate::imports::currency as host;
 
     /// Digits after the decimal point: 2 for EUR, 0 for JPY, 3 for KWD; none for an unknown code.
     pub fn exponent(code: &str) -> Option<u8> {

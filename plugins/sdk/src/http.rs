@@ -5,7 +5,7 @@
 //! is the plugin's business.
 
 use crate::PaymentError;
-use crate::bindings::gateway::oms::payment::http as host;
+use crate::imports::http as host;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 

@@ -97,7 +97,8 @@
 //!
 //! Build it with `cargo build --release --target wasm32-wasip2`; put the `.wasm` and a `plugin.toml`
 //! into a folder of the server's plugin folder. On other targets the crate compiles too, so that
-//! pure functions can be unit-tested natively, but calling the host there panics.
+//! pure functions can be unit-tested natively, but calling the host there panics, unless the test brings one
+//! (feature `native-host`).
 
 pub mod basic;
 #[doc(hidden)]
@@ -109,6 +110,8 @@ pub mod form;
 mod gateway;
 mod host;
 pub mod http;
+#[cfg(all(feature = "native-host", not(target_family = "wasm")))]
+pub mod native_host;
 pub mod rfc3339;
 pub mod standard_webhooks;
 pub mod timestamped;
@@ -118,6 +121,12 @@ pub use crc32::crc32;
 pub use error::MissingSetting;
 pub use gateway::{Gateway, Webhooks};
 pub use host::{cache, config, currency, log};
+
+// What a plugin asks of its host.
+#[cfg(not(all(feature = "native-host", not(target_family = "wasm"))))]
+use bindings::gateway::oms::payment as imports;
+#[cfg(all(feature = "native-host", not(target_family = "wasm")))]
+use native_host::imports;
 
 // What the host asks a plugin, and what it answers.
 pub use bindings::gateway::exports::oms::payment::descriptor::{Feature as Features, Info};
@@ -141,8 +150,10 @@ pub fn header<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a st
         .and_then(|(_, value)| std::str::from_utf8(value).ok())
 }
 
-/// Exactly one header of this name: with two, sender and receiver might look at different ones.
-pub(crate) fn required_header<'a>(delivery: &'a Delivery, name: &str) -> Result<&'a str, WebhookError> {
+/// The one header of this name, in any case: with two, sender and receiver might look at different ones.
+///
+/// A header that is absent or empty is a missing signature; two of them, or one that is not text, are malformed.
+pub fn required_header<'a>(delivery: &'a Delivery, name: &str) -> Result<&'a str, WebhookError> {
     let mut values = delivery
         .headers
         .iter()

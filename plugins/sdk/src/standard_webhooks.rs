@@ -178,7 +178,9 @@ mod tests {
             verify_with(&missing, check),
             Err(WebhookError::MissingSignature(_))
         ));
-        for odd in [doubled, signed_number] {
+        let mut no_text = delivery(SIGNATURE, BODY, AT);
+        no_text.headers[0].1 = vec![0xff];
+        for odd in [doubled, signed_number, no_text] {
             assert!(matches!(
                 verify_with(&odd, check),
                 Err(WebhookError::Malformed(_))

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use settings::{Operation, Settings};
 use template::Variables;
 
-struct StandardWebhooks;
+/// The plugin, for what is compiled together with it: a fuzzer calls it without a component.
+pub struct StandardWebhooks;
 
 export_plugin!(StandardWebhooks);
 

@@ -38,7 +38,8 @@ const SIGNATURE: Names = Names {
     signature: "v1",
 };
 
-struct Stripe;
+/// The plugin, for what is compiled together with it: a fuzzer calls it without a component.
+pub struct Stripe;
 
 export_plugin!(Stripe);
 
