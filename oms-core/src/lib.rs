@@ -27,6 +27,7 @@ mod figures;
 #[cfg(test)]
 #[path = "../tests/fresh/mod.rs"]
 mod fresh;
+mod gather;
 mod id;
 mod idempotency;
 #[cfg(test)]

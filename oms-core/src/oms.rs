@@ -275,7 +275,7 @@ impl OmsBuilder {
             self.settings.placement_queue,
             &tasks,
             &stop,
-        );
+        )?;
         let gate = Gate::start(&db, &self.clock, &tasks, &stop);
         let accounts = self.accounts.into_iter().map(|a| (a.name.clone(), a)).collect();
         let inner = Inner {

@@ -9,9 +9,12 @@ use crate::error::{Error, Result};
 #[cfg(feature = "sqlite")]
 const ACQUIRE: Duration = Duration::from_secs(5);
 
-/// Two for batches of orders, two for workers, one for who asks and one for probes.
+/// Two for workers, one for who asks and one for probes.
 #[cfg(feature = "postgres")]
-const ROUTINE_CONNECTIONS: u32 = 6;
+const ROUTINE_CONNECTIONS: u32 = 4;
+/// One for the batch that is placed, one for the next one.
+#[cfg(feature = "postgres")]
+const PLACING_CONNECTIONS: u32 = 2;
 
 /// How statements that come again and again are planned. PostgreSQL would plan those with arrays anew each time, which
 /// takes as long as running them for one order. A plan that is kept must be one that stays good when the tables grow:
@@ -52,6 +55,9 @@ impl Db {
 #[cfg(feature = "sqlite")]
 async fn sqlite(url: &str, readers: u32) -> Result<Db> {
     use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+    use tokio::sync::watch;
+
+    use super::checkpoint::keep_writing_back;
 
     if url.contains(":memory:") || url.contains("mode=memory") {
         return Err(Error::Internal(
@@ -72,10 +78,14 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
         .clone()
         // 64 MiB: what a batch touches, above all indexes of random keys, is read from the file once.
         .pragma("cache_size", "-65536")
-        // 16 MB: each time the log is written back, the file is synchronised, and pages that changed often go once.
-        .pragma("wal_autocheckpoint", "4000");
+        // 64 MB: more than is in the log at a time while it is written back beside.
+        .pragma("wal_autocheckpoint", "16000");
+    let (commits, committed) = watch::channel(());
     let writer = SqlitePoolOptions::new()
-        .after_release(|connection, _| Box::pin(has_ended(connection)))
+        .after_release(move |connection, _| {
+            commits.send_replace(());
+            Box::pin(has_ended(connection))
+        })
         // A file does not hang up, and each question is a way to the connection's thread and back.
         .test_before_acquire(false)
         .max_connections(1)
@@ -86,6 +96,12 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
     // The change of a new file to WAL does not wait for others that do the same: SQLite refuses it at once.
     let first = &writer;
     super::patiently(ACQUIRE, || async move { Ok(first.acquire().await.map(drop)?) }).await?;
+    let checkpointer = SqlitePoolOptions::new()
+        .test_before_acquire(false)
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE)
+        .connect_lazy_with(options.clone());
+    tokio::spawn(keep_writing_back(checkpointer.clone(), committed));
     let reader = SqlitePoolOptions::new()
         .after_release(|connection, _| Box::pin(has_ended(connection)))
         // A file does not hang up, and each question is a way to the connection's thread and back.
@@ -94,7 +110,11 @@ async fn sqlite(url: &str, readers: u32) -> Result<Db> {
         .acquire_timeout(ACQUIRE)
         .max_lifetime(None)
         .connect_lazy_with(options.pragma("query_only", "on"));
-    Ok(Db::Sqlite { writer, reader })
+    Ok(Db::Sqlite {
+        writer,
+        reader,
+        checkpointer,
+    })
 }
 
 /// Whether a connection may be used again. A full disk makes SQLite end the transaction by itself, of which the driver
@@ -135,8 +155,10 @@ async fn postgres(url: &str, max_connections: u32) -> Result<Db> {
         ]);
     // As the database says it: "overloaded" would tell little about a wrong address.
     let pool = Pool::open(options.clone(), max_connections.max(4)).await;
+    let routine = options.clone().options(ROUTINE);
     Ok(Db::Postgres {
         pool: pool.map_err(Error::Database)?,
-        routine: Pool::new(options.options(ROUTINE), ROUTINE_CONNECTIONS),
+        routine: Pool::new(routine.clone(), ROUTINE_CONNECTIONS),
+        placing: Pool::new(routine, PLACING_CONNECTIONS),
     })
 }

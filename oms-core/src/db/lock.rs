@@ -15,6 +15,30 @@ pub(crate) enum Table {
     Stock,
 }
 
+#[cfg(feature = "postgres")]
+macro_rules! texts {
+    ($table:literal, $key:literal) => {
+        (
+            concat!(
+                "SELECT 1 FROM ",
+                $table,
+                " WHERE ",
+                $key,
+                " = $1 FOR NO KEY UPDATE"
+            ),
+            concat!(
+                "SELECT 1 FROM ",
+                $table,
+                " WHERE ",
+                $key,
+                " = ANY($1) ORDER BY ",
+                $key,
+                " FOR NO KEY UPDATE"
+            ),
+        )
+    };
+}
+
 /// Locks rows until the transaction ends, sorted by id, so that two transactions cannot wait for each other.
 /// Rows that are not there are no error. On SQLite the write transaction is the lock.
 ///
@@ -25,19 +49,17 @@ pub(crate) async fn lock(tx: &mut Tx, table: Table, ids: &[Uuid]) -> Result<()> 
         Tx::Sqlite(_) => {}
         #[cfg(feature = "postgres")]
         Tx::Postgres(tx) => {
-            let sql = match table {
-                Table::Inbox => {
-                    "SELECT 1 FROM oms_webhook_inbox WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
-                }
-                Table::Order => "SELECT 1 FROM oms_order WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
-                Table::Payment => {
-                    "SELECT 1 FROM oms_payment WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
-                }
-                Table::Stock => {
-                    "SELECT 1 FROM oms_stock WHERE variant_id = ANY($1) ORDER BY variant_id FOR NO KEY UPDATE"
-                }
+            let (one, several) = match table {
+                Table::Inbox => texts!("oms_webhook_inbox", "id"),
+                Table::Order => texts!("oms_order", "id"),
+                Table::Payment => texts!("oms_payment", "id"),
+                Table::Stock => texts!("oms_stock", "variant_id"),
             };
-            limited!(tx, |conn| sqlx::query(sql).bind(ids).execute(conn).await)?;
+            // PostgreSQL would plan a text with an array anew each time.
+            match ids {
+                [id] => limited!(tx, |conn| sqlx::query(one).bind(id).execute(conn).await)?,
+                _ => limited!(tx, |conn| sqlx::query(several).bind(ids).execute(conn).await)?,
+            };
         }
     }
     let _ = (table, ids);

@@ -3,6 +3,8 @@
 //! Every statement is written once with `$1` placeholders and runs on SQLite and on PostgreSQL through [`run!`].
 //! The few texts that must differ stand side by side in [`Tx::pick`]. Row locks are written by [`lock`] alone.
 
+#[cfg(feature = "sqlite")]
+mod checkpoint;
 mod connect;
 mod lock;
 mod migrate;
@@ -41,12 +43,16 @@ pub(crate) enum Db {
         /// One connection: SQLite has one writer, and a queue for it is fairer than its busy handler.
         writer: SqlitePool,
         reader: SqlitePool,
+        /// One connection, which is held here to be closed.
+        checkpointer: SqlitePool,
     },
     #[cfg(feature = "postgres")]
     Postgres {
         pool: pool::Pool,
         /// See [`Db::routine`].
         routine: pool::Pool,
+        /// See [`Db::placing`].
+        placing: pool::Pool,
     },
 }
 
@@ -118,35 +124,71 @@ pub(crate) enum Commit {
     Failed(Error),
 }
 
+/// What a transaction writes. On PostgreSQL each has connections of its own; SQLite has one writer.
+#[derive(Clone, Copy)]
+enum Mode {
+    Write,
+    Routine,
+    Placing,
+}
+
+impl Mode {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Routine => "routine",
+            Self::Placing => "placing",
+        }
+    }
+}
+
 impl Db {
     /// A transaction that writes.
     pub(crate) async fn write(&self) -> Result<Tx> {
-        telemetry::begun("write", Box::pin(self.begin_write())).await
+        self.begin(Mode::Write).await
     }
 
-    async fn begin_write(&self) -> Result<Tx> {
-        Ok(match self {
-            // Takes the write lock now: a deferred transaction that upgrades later can fail with SQLITE_BUSY.
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            #[cfg(feature = "postgres")]
-            Self::Postgres { pool, .. } => Tx::Postgres(pool.begin("BEGIN").await?),
-        })
-    }
-
-    /// A transaction that writes, for what comes again and again with the same few texts: placing orders and the queue
-    /// of jobs. On PostgreSQL it has connections of its own, which plan each text once and by indexes only, whatever
-    /// the tables looked like then, and which nobody who reads lists can use up.
+    /// A transaction that writes, for what comes again and again with the same few texts: the queue of jobs. On PostgreSQL
+    /// it has connections of its own, which plan each text once and by indexes only, whatever the tables looked like
+    /// then, and which nobody who reads lists can use up.
     pub(crate) async fn routine(&self) -> Result<Tx> {
-        telemetry::begun("routine", Box::pin(self.begin_routine())).await
+        self.begin(Mode::Routine).await
     }
 
-    async fn begin_routine(&self) -> Result<Tx> {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite { .. } => self.begin_write().await,
-            #[cfg(feature = "postgres")]
-            Self::Postgres { routine, .. } => Ok(Tx::Postgres(routine.begin("BEGIN").await?)),
+    /// As [`Db::routine`], for batches of orders alone: these connections belong to the thread that places them.
+    pub(crate) async fn placing(&self) -> Result<Tx> {
+        self.begin(Mode::Placing).await
+    }
+
+    async fn begin(&self, mode: Mode) -> Result<Tx> {
+        let begin = async {
+            Ok(match self {
+                // Takes the write lock now: a deferred transaction that upgrades later can fail with SQLITE_BUSY.
+                #[cfg(feature = "sqlite")]
+                Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+                #[cfg(feature = "postgres")]
+                Self::Postgres {
+                    pool,
+                    routine,
+                    placing,
+                } => {
+                    let pool = match mode {
+                        Mode::Write => pool,
+                        Mode::Routine => routine,
+                        Mode::Placing => placing,
+                    };
+                    Tx::Postgres(pool.begin("BEGIN").await?)
+                }
+            })
+        };
+        telemetry::begun(mode.name(), Box::pin(begin)).await
+    }
+
+    /// For the thread that places orders to call before it ends.
+    pub(crate) async fn close_placing(&self) {
+        #[cfg(feature = "postgres")]
+        if let Self::Postgres { placing, .. } = self {
+            placing.close().await;
         }
     }
 
@@ -214,14 +256,18 @@ impl Db {
         };
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite { writer, reader } => [("writer", writer), ("reader", reader)]
+            Self::Sqlite { writer, reader, .. } => [("writer", writer), ("reader", reader)]
                 .map(|(name, pool)| {
                     let most = pool.options().get_max_connections();
                     of(name, pool.size(), pool.num_idle(), most)
                 })
                 .into(),
             #[cfg(feature = "postgres")]
-            Self::Postgres { pool, routine } => [("postgres", pool), ("routine", routine)]
+            Self::Postgres {
+                pool,
+                routine,
+                placing,
+            } => [("postgres", pool), ("routine", routine), ("placing", placing)]
                 .map(|(name, pool)| of(name, pool.size(), pool.num_idle(), pool.most()))
                 .into(),
         }
@@ -231,14 +277,22 @@ impl Db {
     pub(crate) async fn close(&self) {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite { writer, reader } => {
-                let closing = async { tokio::join!(reader.close(), writer.close()) };
+            Self::Sqlite {
+                writer,
+                reader,
+                checkpointer,
+            } => {
+                let closing = async {
+                    tokio::join!(reader.close(), checkpointer.close());
+                    // By itself, and so the last one, which leaves no log beside the file.
+                    writer.close().await;
+                };
                 if tokio::time::timeout(CLOSE, closing).await.is_err() {
                     tracing::warn!("a transaction did not end in time and is cut off");
                 }
             }
             #[cfg(feature = "postgres")]
-            Self::Postgres { pool, routine } => {
+            Self::Postgres { pool, routine, .. } => {
                 tokio::join!(pool.close(), routine.close());
             }
         }

@@ -88,7 +88,8 @@ pub(crate) async fn payment_moved(
     let payment = moved.payment;
     let gained = payment.captured - moved.captured_before;
     let facts = json!({ "payment": payment.id, "captured": payment.captured, "currency": payment.amount.currency().code() });
-    order.payment_state = payment_state(&store::paid(tx, order.id).await?);
+    let paid = store::paid(tx, order.id).await?;
+    order.payment_state = payment_state(&paid);
     if order.state == OrderState::AwaitingPayment && !payment.is_open() && order.expires_at.is_none() {
         order.expires_at = Some(now + ANOTHER_TRY);
     }
@@ -117,7 +118,9 @@ pub(crate) async fn payment_moved(
             order.expires_at = None;
             store::change(tx, order, actor, kind, &facts, now).await?;
             // An earlier payment may have come through while another one was under way: that one is not wanted now.
-            payments::request_cancel(tx, order.id, now).await?;
+            if paid.open > 0 {
+                payments::request_cancel(tx, order.id, now).await?;
+            }
             let mail = Job::SendEmail(EmailJob::OrderPaid { order: order.id });
             jobs::enqueue(tx, now, &[NewJob::at(now, mail)]).await?;
             Ok(Verdict::Nothing)

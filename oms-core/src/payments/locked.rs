@@ -4,6 +4,7 @@
 use super::gateway::GatewayStatus;
 use super::merge::{News, merge};
 use super::model::{Attention, Capture, OperationStatus, Payment, Refund};
+use super::store::Place;
 use super::store::attempts::{self, Attempt, Operation, Progress};
 use super::{reconcile, store};
 use crate::actor::Actor;
@@ -33,8 +34,13 @@ pub(super) struct Locked {
 
 impl Locked {
     pub(super) async fn load(tx: &mut Tx, id: PaymentId, actor: &Actor, now: Timestamp) -> Result<Self> {
-        let order = store::order_of(tx, id).await?;
-        let order = settle::load_locked(tx, order).await?;
+        let place = store::place_of(tx, id).await?;
+        Self::load_at(tx, place, actor, now).await
+    }
+
+    pub(super) async fn load_at(tx: &mut Tx, place: Place, actor: &Actor, now: Timestamp) -> Result<Self> {
+        let id = place.payment;
+        let order = settle::load_locked(tx, place.order).await?;
         let payment = store::get_locked(tx, id).await?;
         let attempts = attempts::of_payment(tx, id).await?;
         Ok(Self {
@@ -151,6 +157,7 @@ impl Locked {
             return Ok(());
         };
         let other = store::by_reference(tx, &self.payment.account, reference).await?;
+        let other = other.map(|other| other.payment);
         if let Some(other) = other.filter(|other| *other != self.payment.id) {
             let reason = format!("the gateway gives it the reference of payment {other}");
             self.payment.reference.clone_from(&self.payment_before.reference);

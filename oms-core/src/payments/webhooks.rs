@@ -9,15 +9,17 @@ use super::locked::Locked;
 use super::merge::News;
 use super::model::{Attention, OperationStatus};
 use super::start::webhook_url;
+use super::store::Place;
 use super::store::inbox::{self, InboxEntry, InboxStatus};
 use super::{gateways, reconcile, store};
 use crate::actor::Actor;
 use crate::db::{Table, Tx, lock};
 use crate::error::{Error, Result};
-use crate::id::{InboxId, PaymentId};
+use crate::id::InboxId;
 use crate::jobs::{Job, JobError, NewJob, enqueue};
 use crate::oms::Oms;
 use crate::page::{Page, PageRequest};
+use crate::time::Timestamp;
 use crate::{telemetry, text};
 
 /// How long an adapter may take over a webhook.
@@ -95,11 +97,11 @@ async fn look_at(oms: &Oms, account: &str, references: &[String]) -> Result<()> 
     // Sorted, so that two hints cannot wait for each other's jobs.
     let mut payments = BTreeSet::new();
     for reference in references.iter().take(MAX_HINTS) {
-        let payment = match reference.parse() {
-            Ok(id) => of_account(&mut tx, account, id).await?,
+        let place = match reference.parse() {
+            Ok(id) => store::of_account(&mut tx, account, id).await?,
             Err(_) => store::by_reference(&mut tx, account, reference).await?,
         };
-        payments.extend(payment);
+        payments.extend(place.map(|place| place.payment));
     }
     for payment in payments {
         reconcile::look_now(&mut tx, payment, now).await?;
@@ -141,8 +143,10 @@ async fn keep_all(oms: &Oms, account: &str, events: Vec<GatewayEvent>, delivery:
 
 async fn keep(oms: &Oms, entry: &mut InboxEntry, delivery: &Delivery) -> Result<()> {
     let mut tx = oms.db().write().await?;
+    let now = oms.now();
+    let place = aim(&mut tx, entry, now).await?;
     if inbox::insert(&mut tx, entry, delivery).await? {
-        apply(oms, &mut tx, entry).await?;
+        apply(&mut tx, entry, place, now).await?;
         tx.commit().await?;
         oms.ring();
         Ok(())
@@ -154,68 +158,67 @@ async fn keep(oms: &Oms, entry: &mut InboxEntry, delivery: &Delivery) -> Result<
 /// It would fail again and again: kept for an operator, who can replay it.
 async fn keep_failed(oms: &Oms, mut entry: InboxEntry, delivery: &Delivery, why: &Error) -> Result<()> {
     entry.status = InboxStatus::Failed;
+    entry.applied_at = None;
     entry.detail = Some(why.to_string());
     let mut tx = oms.db().write().await?;
     inbox::insert(&mut tx, &entry, delivery).await?;
     tx.commit().await
 }
 
-/// Applies an event whose row is held by this transaction, and stores what became of it.
-async fn apply(oms: &Oms, tx: &mut Tx, entry: &mut InboxEntry) -> Result<()> {
-    let now = oms.now();
+/// Finds what an event is about and notes in its entry what becomes of it when [`apply`] is done.
+async fn aim(tx: &mut Tx, entry: &mut InboxEntry, now: Timestamp) -> Result<Option<Place>> {
     entry.detail = None;
     if entry.event.change == Change::Irrelevant {
         entry.status = InboxStatus::Irrelevant;
-        return inbox::update(tx, entry).await;
+        return Ok(None);
     }
-    entry.payment = find(tx, &entry.account, &entry.event).await?;
-    let Some(payment) = entry.payment else {
-        entry.status = InboxStatus::Unmatched;
-        if let Some(delay) = reconcile::delay(entry.tries - 1) {
-            let inbox = entry.id;
-            let job = NewJob::at(now + delay, Job::MatchWebhook { inbox }).unique(inbox);
-            enqueue(tx, now, &[job]).await?;
-        }
-        return inbox::update(tx, entry).await;
+    let place = find(tx, &entry.account, &entry.event).await?;
+    entry.payment = place.map(|place| place.payment);
+    (entry.status, entry.applied_at) = match place {
+        Some(_) => (InboxStatus::Applied, Some(now)),
+        None => (InboxStatus::Unmatched, entry.applied_at),
     };
-    let actor = Actor::Gateway(entry.account.clone());
-    let mut locked = Locked::load(tx, payment, &actor, now).await?;
-    hear(&mut locked, &entry.event, false);
-    locked.save(tx).await?;
-    entry.status = InboxStatus::Applied;
-    entry.applied_at = Some(now);
-    inbox::update(tx, entry).await
+    Ok(place)
+}
+
+/// Applies an event whose row is held by this transaction.
+async fn apply(tx: &mut Tx, entry: &InboxEntry, place: Option<Place>, now: Timestamp) -> Result<()> {
+    if let Some(place) = place {
+        let actor = Actor::Gateway(entry.account.clone());
+        let mut locked = Locked::load_at(tx, place, &actor, now).await?;
+        hear(&mut locked, &entry.event, false);
+        locked.save(tx).await?;
+    } else if entry.status == InboxStatus::Unmatched
+        && let Some(delay) = reconcile::delay(entry.tries - 1)
+    {
+        let inbox = entry.id;
+        let job = NewJob::at(now + delay, Job::MatchWebhook { inbox }).unique(inbox);
+        enqueue(tx, now, &[job]).await?;
+    }
+    Ok(())
 }
 
 /// Our own id where the gateway repeats it, else its own. Never another account's payment.
-async fn find(tx: &mut Tx, account: &str, event: &GatewayEvent) -> Result<Option<PaymentId>> {
+async fn find(tx: &mut Tx, account: &str, event: &GatewayEvent) -> Result<Option<Place>> {
     if let Some(id) = event.payment {
-        return of_account(tx, account, id).await;
+        return store::of_account(tx, account, id).await;
     }
     if let Some(reference) = &event.reference
-        && let Some(id) = store::by_reference(tx, account, reference).await?
+        && let Some(place) = store::by_reference(tx, account, reference).await?
     {
-        return Ok(Some(id));
+        return Ok(Some(place));
     }
     if let Change::Refund {
         refund: Some(refund), ..
     } = &event.change
     {
         return match store::payment_of_refund(tx, *refund).await {
-            Ok(id) => of_account(tx, account, id).await,
+            Ok(id) => store::of_account(tx, account, id).await,
             Err(Error::NotFound(_)) => Ok(None),
             Err(e) => Err(e),
         };
     }
     Ok(None)
-}
-
-async fn of_account(tx: &mut Tx, account: &str, id: PaymentId) -> Result<Option<PaymentId>> {
-    match store::get(tx, id).await {
-        Ok(payment) => Ok((payment.account == account).then_some(id)),
-        Err(Error::NotFound(_)) => Ok(None),
-        Err(e) => Err(e),
-    }
 }
 
 /// Takes an event in. `accepted`: an operator saw that its amount differs and takes it.
@@ -346,11 +349,17 @@ async fn apply_again(oms: &Oms, id: InboxId) -> Result<InboxEntry> {
         tx.rollback().await?;
         return Ok(entry);
     }
-    entry.tries += 1;
-    apply(oms, &mut tx, &mut entry).await?;
+    apply_kept(&mut tx, &mut entry, oms.now()).await?;
     tx.commit().await?;
     oms.ring();
     Ok(entry)
+}
+
+async fn apply_kept(tx: &mut Tx, entry: &mut InboxEntry, now: Timestamp) -> Result<()> {
+    entry.tries += 1;
+    let place = aim(tx, entry, now).await?;
+    apply(tx, entry, place, now).await?;
+    inbox::update(tx, entry).await
 }
 
 pub(super) async fn list(
@@ -373,8 +382,7 @@ pub(super) async fn replay(oms: Oms, actor: Actor, id: InboxId) -> Result<InboxE
     let mut tx = oms.db().write().await?;
     lock(&mut tx, Table::Inbox, &[id.uuid()]).await?;
     let mut entry = inbox::get(&mut tx, id).await?;
-    entry.tries += 1;
-    apply(&oms, &mut tx, &mut entry).await?;
+    apply_kept(&mut tx, &mut entry, oms.now()).await?;
     tx.commit().await?;
     oms.ring();
     Ok(entry)

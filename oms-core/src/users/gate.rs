@@ -18,6 +18,7 @@ use super::store;
 use crate::actor::Actor;
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::gather::gather;
 use crate::id::{SessionId, UserId};
 use crate::panics::{BREATH, contained};
 use crate::telemetry;
@@ -100,19 +101,21 @@ async fn keep_answering(known: impl Known, mut waiting: mpsc::Receiver<Question>
 }
 
 async fn answer_all(known: &impl Known, waiting: &mut mpsc::Receiver<Question>, stop: &CancellationToken) {
-    let mut batch = Vec::new();
+    let (mut batch, mut last) = (Vec::new(), 0);
     loop {
         if stop.is_cancelled() {
             waiting.close();
         }
         tokio::select! {
             biased;
-            _ = waiting.recv_many(&mut batch, MAX_BATCH) => {}
+            first = waiting.recv() => batch.extend(first),
             () = stop.cancelled() => continue,
         }
         if batch.is_empty() {
             return;
         }
+        gather(waiting, &mut batch, last / 2, |batch| batch.len() >= MAX_BATCH).await;
+        last = batch.len();
         // Those who went away meanwhile need no answer.
         batch.retain(|question| !question.reply.is_closed());
         if batch.is_empty() {

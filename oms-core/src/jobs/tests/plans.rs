@@ -102,15 +102,9 @@ async fn sqlite_plans(tx: &mut Tx, kinds: usize) {
             store::due_sql(tx, kinds),
             "USING INDEX oms_job_ready (kind=? AND run_at<?)",
         ),
-        (
-            store::lease_sql(tx, 16),
-            "INDEX sqlite_autoindex_oms_job_1 (id=?)",
-        ),
-        (
-            store::heartbeat_sql(tx, 16),
-            "INDEX oms_job_leased (leased_until>?)",
-        ),
-        (store::done_sql(16), "INDEX oms_job_leased (leased_until>?)"),
+        (store::lease_sql(tx), "INDEX sqlite_autoindex_oms_job_1 (id=?)"),
+        (store::heartbeat_sql(tx), "INDEX oms_job_leased (leased_until>?)"),
+        (store::done_sql(tx), "INDEX oms_job_leased (leased_until>?)"),
         (
             store::lost_sql(tx).into(),
             "USING INDEX oms_job_leased (leased_until<?)",

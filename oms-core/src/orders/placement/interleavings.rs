@@ -81,7 +81,14 @@ impl Kept {
 }
 
 impl Placer for Memory {
-    async fn place_together(&self, batch: &[Ticket]) -> Result<Vec<Result<Placed>>> {
+    type Begun = ();
+
+    async fn begin(&self) -> Result<()> {
+        dawdle(2).await;
+        Ok(())
+    }
+
+    async fn place_together(&self, (): (), batch: &[Ticket]) -> Result<Vec<Result<Placed>>> {
         assert!(!batch.is_empty());
         let keys: HashSet<Uuid> = batch.iter().map(|ticket| ticket.claim.id).collect();
         assert_eq!(keys.len(), batch.len(), "a batch holds a key twice");
@@ -116,11 +123,12 @@ fn open(
     stop: &CancellationToken,
 ) -> (Queue, Vec<JoinHandle<()>>) {
     let (tickets, waiting) = mpsc::channel(capacity);
-    let waiting = Arc::new(Mutex::new(waiting));
+    let (waiting, floor) = (Arc::new(Mutex::new(waiting)), Arc::default());
     let work = (0..combiners).map(|_| {
         let combiner = Combiner {
             placer: memory.clone(),
             waiting: Arc::clone(&waiting),
+            floor: Arc::clone(&floor),
         };
         spawn(combiner.keep_running(stop.clone()))
     });
@@ -291,12 +299,13 @@ fn batches_keep_their_limits() {
             hand_in(&queue, claim("late", &late), late).is_none(),
             "the queue is full"
         );
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (waiting, floor) = (Arc::new(Mutex::new(waiting)), Arc::default());
         let work: Vec<_> = (0..2)
             .map(|_| {
                 let combiner = Combiner {
                     placer: memory.clone(),
                     waiting: Arc::clone(&waiting),
+                    floor: Arc::clone(&floor),
                 };
                 spawn(combiner.keep_running(stop.clone()))
             })

@@ -1,9 +1,9 @@
 //! Placing: set-based group commit.
 //!
-//! Callers put their orders into a bounded queue. A combiner takes one, then whatever else waits, and places the batch
-//! in one transaction; one order is a batch of one. There is no timer: alone when idle, larger under load. Each order
-//! is atomic, isolated and durable before its reply, as if it had a transaction of its own: the rows it takes stay
-//! locked until the commit, the update is guarded, and the table has a CHECK beneath.
+//! Callers put their orders into a bounded queue. A combiner takes one and begins a transaction; when the batch before is
+//! done it takes whatever else waits and places them together. One order is a batch of one. There is no timer: alone when
+//! idle, larger under load. Each order is atomic, isolated and durable before its reply, as if it had a transaction of its
+//! own: the rows it takes stay locked until the commit, the update is guarded, and the table has a CHECK beneath.
 
 mod decide;
 #[cfg(test)]
@@ -16,10 +16,14 @@ mod tests;
 mod write;
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use futures_util::future::join_all;
+use tokio::runtime;
+use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,8 +34,9 @@ pub(super) use decide::Draft;
 pub use rehearsal::Rehearsal;
 
 use super::model::Order;
-use crate::db::{Commit, Db};
+use crate::db::{Commit, Db, Tx};
 use crate::error::{Error, Result};
+use crate::gather::gather;
 use crate::id::OrderId;
 use crate::idempotency::Claim;
 use crate::panics::{BREATH, contained};
@@ -42,6 +47,9 @@ use crate::time::Clock;
 const MAX_ORDERS: usize = 128;
 /// A batch with so many lines takes no further order: it has fewer, and those of its last order.
 const MAX_LINES: usize = 1_000;
+
+/// A batch that is under way for so long may wait for a row that another one does not need.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// How long a caller waits for its answer. Longer than a batch takes to find out that the database is silent.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -80,20 +88,28 @@ impl Queue {
         capacity: usize,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Self {
+    ) -> Result<Self> {
         let (tickets, waiting) = mpsc::channel(capacity);
-        let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..db.writers() {
+        let (waiting, floor) = (Arc::new(Mutex::new(waiting)), Arc::default());
+        let combiners = (0..db.writers()).map(|_| {
             let placer = Database {
                 db: db.clone(),
                 clock: Arc::clone(clock),
                 expiry,
             };
-            let waiting = Arc::clone(&waiting);
-            let combiner = Combiner { placer, waiting };
-            tasks.spawn(combiner.keep_running(stop.clone()));
-        }
-        Self { tickets }
+            let combiner = Combiner {
+                placer,
+                waiting: Arc::clone(&waiting),
+                floor: Arc::clone(&floor),
+            };
+            combiner.keep_running(stop.clone())
+        });
+        let (all, db) = (join_all(combiners), db.clone());
+        on_a_thread(tasks.track_future(async move {
+            all.await;
+            db.close_placing().await;
+        }))?;
+        Ok(Self { tickets })
     }
 
     /// Orders that wait for a batch, and how many may.
@@ -125,17 +141,52 @@ impl Queue {
     }
 }
 
-/// Who places a batch. The database, but in tests of what the queue does to its callers.
-trait Placer {
-    /// One transaction for all. The results stand in the order of the tickets.
-    fn place_together(&self, batch: &[Ticket]) -> impl Future<Output = Result<Vec<Result<Placed>>>> + Send;
+/// Beside the runtime of the caller: a step of a batch would wait there for its turn among thousands of requests that are
+/// turned away, and under the greatest load the fewest orders would be placed.
+fn on_a_thread(work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    if cfg!(test) {
+        // Unit tests see and disturb what is done by means of their own thread.
+        tokio::spawn(work);
+        return Ok(());
+    }
+    let failed = |e| Error::Internal(format!("orders have no thread to be placed by: {e}"));
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    thread::Builder::new()
+        .name("oms-placement".into())
+        .spawn(move || runtime.block_on(work))
+        .map(drop)
+        .map_err(failed)
 }
 
-/// Takes batches from the queue and places them, one at a time.
+/// Who places a batch. The database, but in tests of what the queue does to its callers.
+trait Placer {
+    /// An open transaction.
+    type Begun: Send;
+
+    fn begin(&self) -> impl Future<Output = Result<Self::Begun>> + Send;
+
+    /// One transaction for all. The results stand in the order of the tickets.
+    fn place_together(
+        &self,
+        begun: Self::Begun,
+        batch: &[Ticket],
+    ) -> impl Future<Output = Result<Vec<Result<Placed>>>> + Send;
+}
+
+/// Takes batches from the queue and places them, one at a time. Several take turns: while one places, the next one has
+/// its first ticket and its transaction already.
 struct Combiner<P> {
     placer: P,
     waiting: Arc<Mutex<mpsc::Receiver<Ticket>>>,
+    floor: Arc<Mutex<usize>>,
 }
+
+/// The right to place a batch, and how many orders the last one had. What comes while one is being placed is better
+/// placed together after it than in small pieces beside it, which would mostly wait for its rows.
+type Floor<'a> = MutexGuard<'a, usize>;
 
 impl<P: Placer> Combiner<P> {
     /// A panic drops the orders that were in hand, whose callers are told to come back with their keys; the others are
@@ -154,72 +205,72 @@ impl<P: Placer> Combiner<P> {
     async fn run(&self, stop: &CancellationToken) {
         // Orders whose key stood in the last batch already: by now they find what it made.
         let mut carried = Vec::new();
-        loop {
-            let mut batch = self.next(carried, stop).await;
-            if batch.is_empty() {
-                return;
-            }
+        while let Some((mut batch, begun, floor)) = self.next(carried, stop).await {
+            // A full one has others waiting behind it.
+            let floor = Some(floor).filter(|_| !is_full(&batch));
             if stop.is_cancelled() {
                 batch.retain(|ticket| !ticket.reply.is_closed());
             }
-            let (batch, twins) = part_twins(batch);
+            (batch, carried) = part_twins(batch);
             tracing::trace!(orders = batch.len(), "placing a batch");
             let span = telemetry::batch("orders", batch.iter().map(|ticket| &ticket.span));
-            self.place(batch).instrument(span).await;
-            carried = twins;
-            // Callers that were just answered and order again, and requests that have arrived meanwhile, become tickets
-            // now and not after the next batch.
-            tokio::task::yield_now().await;
+            let mut placing = pin!(self.place(batch, begun).instrument(span));
+            if timeout(SLOW, &mut placing).await.is_err() {
+                drop(floor);
+                placing.await;
+            }
         }
     }
 
-    /// One ticket, then whatever else waits, within the limits. Empty when the queue has ended.
-    async fn next(&self, mut batch: Vec<Ticket>, stop: &CancellationToken) -> Vec<Ticket> {
+    /// One ticket, a transaction, the floor, then whatever else waits by then, within the limits. Nothing when the queue
+    /// has ended.
+    async fn next(
+        &self,
+        mut batch: Vec<Ticket>,
+        stop: &CancellationToken,
+    ) -> Option<(Vec<Ticket>, Result<P::Begun>, Floor<'_>)> {
         let mut waiting = if batch.is_empty() {
-            self.waiting.lock().await
+            Some(self.waiting.lock().await)
         } else {
             // Another combiner may hold the queue while it waits for a first ticket: ours are here already.
-            let Ok(waiting) = self.waiting.try_lock() else {
-                return batch;
-            };
-            waiting
+            self.waiting.try_lock().ok()
         };
-        if stop.is_cancelled() {
-            // Those who come again and again would be served for ever.
-            waiting.close();
+        if let Some(waiting) = &mut waiting {
+            if stop.is_cancelled() {
+                // Those who would come again and again would be served for ever.
+                waiting.close();
+            }
+            if batch.is_empty() {
+                batch.push(first(waiting, stop).await?);
+            }
         }
-        if batch.is_empty() {
-            let first = tokio::select! {
-                biased;
-                first = waiting.recv() => first,
-                () = stop.cancelled() => {
-                    // Nobody new comes in; what waits is placed.
-                    waiting.close();
-                    waiting.recv().await
-                }
-            };
-            batch.extend(first);
+        let begun = contained(self.placer.begin()).await;
+        let mut floor = self.floor.lock().await;
+        if let Some(waiting) = &mut waiting {
+            gather(waiting, &mut batch, *floor / 2, is_full).await;
         }
-        let mut lines: usize = batch.iter().map(|t| t.draft.lines.len()).sum();
-        while batch.len() < MAX_ORDERS && lines < MAX_LINES {
-            let Ok(ticket) = waiting.try_recv() else { break };
-            lines += ticket.draft.lines.len();
-            batch.push(ticket);
-        }
-        batch
+        *floor = batch.len();
+        Some((batch, begun, floor))
     }
 
     /// Places the batch and answers every ticket. A batch that fails is split in halves, so that one bad order cannot
     /// fail its neighbours.
-    async fn place(&self, batch: Vec<Ticket>) {
-        let mut parts = vec![batch];
+    async fn place(&self, batch: Vec<Ticket>, begun: Result<P::Begun>) {
+        let (mut parts, mut begun) = (vec![batch], Some(begun));
         while let Some(mut part) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
             let started = Instant::now();
+            let placing = async {
+                let begun = match begun.take() {
+                    Some(begun) => begun,
+                    None => self.placer.begin().await,
+                };
+                self.placer.place_together(begun?, &part).await
+            };
             // After a panic in the commit the orders may stand: their halves, and later their callers, find them.
-            let placed = contained(self.placer.place_together(&part)).await;
+            let placed = contained(placing).await;
             telemetry::batch_placed(part.len(), started.elapsed(), placed.is_ok());
             match placed {
                 Ok(results) => {
@@ -253,6 +304,25 @@ impl<P: Placer> Combiner<P> {
     }
 }
 
+/// Waits for the first ticket of a batch. Nothing when the queue has ended.
+async fn first(waiting: &mut mpsc::Receiver<Ticket>, stop: &CancellationToken) -> Option<Ticket> {
+    tokio::select! {
+        biased;
+        first = waiting.recv() => first,
+        () = stop.cancelled() => {
+            // Nobody new comes in; what waits is placed.
+            waiting.close();
+            waiting.recv().await
+        }
+    }
+}
+
+/// Takes no further order.
+fn is_full(batch: &[Ticket]) -> bool {
+    let lines = || batch.iter().map(|ticket| ticket.draft.lines.len()).sum::<usize>();
+    batch.len() >= MAX_ORDERS || lines() >= MAX_LINES
+}
+
 struct Database {
     db: Db,
     clock: Arc<dyn Clock>,
@@ -260,12 +330,22 @@ struct Database {
 }
 
 impl Placer for Database {
-    async fn place_together(&self, batch: &[Ticket]) -> Result<Vec<Result<Placed>>> {
+    type Begun = Tx;
+
+    async fn begin(&self) -> Result<Tx> {
+        self.db.placing().await
+    }
+
+    async fn place_together(&self, begun: Tx, batch: &[Ticket]) -> Result<Vec<Result<Placed>>> {
         // Twice: a commit whose outcome was lost is looked up by simply running again, since the keys are unique.
         // What was committed then answers as a replay.
+        let mut begun = Some(begun);
         for _ in 0..2 {
+            let mut tx = match begun.take() {
+                Some(tx) => tx,
+                None => self.begin().await?,
+            };
             let now = self.clock.now();
-            let mut tx = self.db.routine().await?;
             let results = match write::batch(&mut tx, batch, now, now + self.expiry).await {
                 Ok(results) => results,
                 Err(error) => {

@@ -146,15 +146,36 @@ pub(super) async fn get_locked(tx: &mut Tx, id: PaymentId) -> Result<Payment> {
     get(tx, id).await
 }
 
-/// The order of a payment, which never changes.
-pub(super) async fn order_of(tx: &mut Tx, id: PaymentId) -> Result<OrderId> {
-    let order: Option<(OrderId,)> = run!(tx, |conn| {
-        sqlx::query_as("SELECT order_id FROM oms_payment WHERE id = $1")
+/// A payment and the order that it belongs to for ever.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub(super) struct Place {
+    #[sqlx(rename = "id")]
+    pub(super) payment: PaymentId,
+    #[sqlx(rename = "order_id")]
+    pub(super) order: OrderId,
+}
+
+/// Where a payment belongs.
+pub(super) async fn place_of(tx: &mut Tx, id: PaymentId) -> Result<Place> {
+    let place = run!(tx, |conn| {
+        sqlx::query_as("SELECT id, order_id FROM oms_payment WHERE id = $1")
             .bind(id)
             .fetch_optional(conn)
             .await
     })?;
-    order.map(|(id,)| id).ok_or(Error::NotFound("payment"))
+    place.ok_or(Error::NotFound("payment"))
+}
+
+/// The same, if it is this account's.
+pub(super) async fn of_account(tx: &mut Tx, account: &str, id: PaymentId) -> Result<Option<Place>> {
+    let place = run!(tx, |conn| {
+        sqlx::query_as("SELECT id, order_id FROM oms_payment WHERE id = $1 AND account = $2")
+            .bind(id)
+            .bind(account)
+            .fetch_optional(conn)
+            .await
+    })?;
+    Ok(place)
 }
 
 /// Who placed the order; none for a guest.
@@ -195,15 +216,15 @@ pub(crate) async fn open_of_order(tx: &mut Tx, order: OrderId) -> Result<Option<
 }
 
 /// The payment that an account's gateway knows by this reference.
-pub(super) async fn by_reference(tx: &mut Tx, account: &str, reference: &str) -> Result<Option<PaymentId>> {
-    let id: Option<(PaymentId,)> = run!(tx, |conn| {
-        sqlx::query_as("SELECT id FROM oms_payment WHERE account = $1 AND reference = $2")
+pub(super) async fn by_reference(tx: &mut Tx, account: &str, reference: &str) -> Result<Option<Place>> {
+    let place = run!(tx, |conn| {
+        sqlx::query_as("SELECT id, order_id FROM oms_payment WHERE account = $1 AND reference = $2")
             .bind(account)
             .bind(reference)
             .fetch_optional(conn)
             .await
     })?;
-    Ok(id.map(|(id,)| id))
+    Ok(place)
 }
 
 /// Payments with this attention, by id.

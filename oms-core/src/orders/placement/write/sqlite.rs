@@ -1,18 +1,50 @@
-//! SQLite has no arrays: rows come as multi-row VALUES, in parts whose sizes are powers of two. A text for each size of
-//! batch would be parsed anew nearly every time, which takes longer than running it.
+//! SQLite has no arrays: the rows of a table come as VALUES, all of them in one statement, as each is a way to the
+//! connection's thread and back. There is a power of two of them, of which the last ones are empty and left out: a text
+//! for each size of batch would be parsed anew nearly every time, which takes longer than running it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
 use sqlx::types::Json;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, FromRow, Row as _, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::{NewOrder, OfferRow, Written, miscounted};
 use crate::error::Result;
 use crate::id::{MovementId, OrderId, VariantId};
 use crate::idempotency::Claim;
-use crate::orders::model::{OrderState, PaymentState};
 use crate::time::Timestamp;
+
+type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
+
+/// The most rows of one statement, so that each table has eight texts at most, all of them kept prepared.
+const MOST: usize = 128;
+
+/// A statement that reads so many rows of so many columns from `{rows}`.
+fn reading<'q>(text: &str, width: usize, rows: usize) -> Statement<'q> {
+    let row = format!("({})", vec!["?"; width].join(", "));
+    let values = vec![row; rows.next_power_of_two()].join(", ");
+    let rows = format!("(VALUES {values}) WHERE column1 IS NOT NULL");
+    sqlx::query(AssertSqlSafe(text.replace("{rows}", &rows)))
+}
+
+/// Binds the rows after what else was bound, and the empty ones after them.
+fn with_rows<'q, T>(
+    statement: Statement<'q>,
+    width: usize,
+    rows: &'q [T],
+    bind: impl Fn(Statement<'q>, &'q T) -> Statement<'q>,
+) -> Statement<'q> {
+    let empty = width * (rows.len().next_power_of_two() - rows.len());
+    let statement = rows.iter().fold(statement, bind);
+    (0..empty).fold(statement, |statement, _| statement.bind(None::<i64>))
+}
+
+const TAKE_KEYS: &str = "
+    INSERT INTO oms_idempotency (id, operation, key, fingerprint, result_id, created_at)
+    SELECT column1, column2, column3, column4, column5, ? FROM {rows}
+    ON CONFLICT DO NOTHING RETURNING id";
 
 #[tracing::instrument(level = "debug", name = "sql", skip_all)]
 pub(super) async fn take_keys(
@@ -21,37 +53,20 @@ pub(super) async fn take_keys(
     now: Timestamp,
 ) -> Result<HashSet<Uuid>> {
     let mut fresh = HashSet::new();
-    for part in parts(keys) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO oms_idempotency (id, operation, key, fingerprint, result_id, created_at) ",
-        );
-        sql.push_values(part, |mut row, (claim, id)| {
-            row.push_bind(claim.id)
-                .push_bind(claim.operation)
-                .push_bind(claim.key.as_str())
-                .push_bind(&claim.fingerprint)
-                .push_bind(id.uuid())
-                .push_bind(now);
+    for part in keys.chunks(MOST) {
+        let take = reading(TAKE_KEYS, 5, part.len()).bind(now);
+        let take = with_rows(take, 5, part, |take, (claim, id)| {
+            take.bind(claim.id)
+                .bind(claim.operation)
+                .bind(claim.key.as_str())
+                .bind(&claim.fingerprint)
+                .bind(id.uuid())
         });
-        sql.push(" ON CONFLICT DO NOTHING RETURNING id");
-        let ids: Vec<(Uuid,)> = sql.build_query_as().fetch_all(&mut *conn).await?;
-        fresh.extend(ids.into_iter().map(|(id,)| id));
+        for row in take.fetch_all(&mut *conn).await? {
+            fresh.insert(row.try_get(0)?);
+        }
     }
     Ok(fresh)
-}
-
-/// The most rows of one statement.
-const MOST: usize = 128;
-
-/// The rows in parts of 128, 64, 32, ..: at most eight texts for each table, all of them kept prepared.
-fn parts<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = rows;
-    std::iter::from_fn(move || {
-        let size = 1 << rest.len().checked_ilog2()?;
-        let (part, others) = rest.split_at(size.min(MOST));
-        rest = others;
-        Some(part)
-    })
 }
 
 pub(super) const OFFERS: &str = "
@@ -98,6 +113,14 @@ pub(super) async fn insert(
     Ok(written)
 }
 
+const INSERT_ORDERS: &str = "
+    INSERT INTO oms_order (id, number, user_id, email, shipping_address, note, currency, subtotal, total,
+                           state, payment_state, expires_at, created_at, updated_at)
+    SELECT column1, column2, column3, (SELECT email FROM oms_user WHERE id = column3), column4, column5, column6,
+           column7, column7, 'awaiting_payment', 'unpaid', ?, ?, ?
+    FROM {rows}
+    RETURNING id, number, email";
+
 async fn insert_orders(
     conn: &mut SqliteConnection,
     orders: &[NewOrder<'_>],
@@ -111,63 +134,60 @@ async fn insert_orders(
     .bind(count)
     .fetch_one(&mut *conn)
     .await?;
-    let mut number = last - count;
+    let numbered: Vec<_> = orders.iter().zip(last - count + 1..).collect();
     let mut written = Vec::with_capacity(orders.len());
-    for part in parts(orders) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO oms_order (id, number, user_id, email, shipping_address, note, currency, subtotal, total,
-                                    state, payment_state, expires_at, created_at, updated_at) ",
-        );
-        sql.push_values(part, |mut row, new| {
-            number += 1;
-            row.push_bind(new.id)
-                .push_bind(number)
-                .push_bind(new.user())
-                .push("(SELECT email FROM oms_user WHERE id = ")
-                .push_bind_unseparated(new.user())
-                .push_unseparated(")")
-                .push_bind(new.address())
-                .push_bind(new.ticket.draft.note.as_deref())
-                .push_bind(new.sale.total.currency().code())
-                .push_bind(new.sale.total.minor())
-                .push_bind(new.sale.total.minor())
-                .push_bind(OrderState::AwaitingPayment.as_str())
-                .push_bind(PaymentState::Unpaid.as_str())
-                .push_bind(expires_at)
-                .push_bind(now)
-                .push_bind(now);
+    for part in numbered.chunks(MOST) {
+        let insert = reading(INSERT_ORDERS, 7, part.len());
+        let insert = insert.bind(expires_at).bind(now).bind(now);
+        let insert = with_rows(insert, 7, part, |insert, (new, number)| {
+            insert
+                .bind(new.id)
+                .bind(number)
+                .bind(new.user())
+                .bind(new.address())
+                .bind(new.ticket.draft.note.as_deref())
+                .bind(new.sale.total.currency().code())
+                .bind(new.sale.total.minor())
         });
-        sql.push(" RETURNING id, number, email");
-        let rows: Vec<Written> = sql.build_query_as().fetch_all(&mut *conn).await?;
-        written.extend(rows);
+        for row in insert.fetch_all(&mut *conn).await? {
+            written.push(Written::from_row(&row)?);
+        }
     }
     Ok(written)
 }
+
+const INSERT_LINES: &str = "
+    INSERT INTO oms_order_line
+        (order_id, line, variant_id, business_id, sku, name, unit_price, quantity, total)
+    SELECT * FROM {rows}";
 
 async fn insert_lines(conn: &mut SqliteConnection, orders: &[NewOrder<'_>]) -> Result<()> {
     let lines = orders
         .iter()
         .flat_map(|o| (1i64..).zip(&o.sale.lines).map(move |(n, line)| (o.id, n, line)));
-    for part in parts(&lines.collect::<Vec<_>>()) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO oms_order_line
-                 (order_id, line, variant_id, business_id, sku, name, unit_price, quantity, total) ",
-        );
-        sql.push_values(part, |mut row, (order, n, line)| {
-            row.push_bind(order)
-                .push_bind(n)
-                .push_bind(line.offer.variant)
-                .push_bind(line.offer.business)
-                .push_bind(&line.sku)
-                .push_bind(&line.offer.name)
-                .push_bind(line.offer.price.minor())
-                .push_bind(line.quantity)
-                .push_bind(line.total.minor());
+    for part in lines.collect::<Vec<_>>().chunks(MOST) {
+        let insert = reading(INSERT_LINES, 9, part.len());
+        let insert = with_rows(insert, 9, part, |insert, (order, n, line)| {
+            insert
+                .bind(order)
+                .bind(n)
+                .bind(line.offer.variant)
+                .bind(line.offer.business)
+                .bind(&line.sku)
+                .bind(&line.offer.name)
+                .bind(line.offer.price.minor())
+                .bind(line.quantity)
+                .bind(line.total.minor())
         });
-        sql.build().execute(&mut *conn).await?;
+        insert.execute(&mut *conn).await?;
     }
     Ok(())
 }
+
+const INSERT_MOVEMENTS: &str = "
+    INSERT INTO oms_stock_movement
+        (variant_id, id, delta_on_hand, delta_allocated, cause, order_id, actor, created_at)
+    SELECT column1, column2, 0, column3, 'allocate', column4, column5, ? FROM {rows}";
 
 async fn insert_movements(
     conn: &mut SqliteConnection,
@@ -177,40 +197,32 @@ async fn insert_movements(
     let lines = orders
         .iter()
         .flat_map(|o| o.sale.lines.iter().map(move |line| (o, line)));
-    for part in parts(&lines.collect::<Vec<_>>()) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO oms_stock_movement
-                 (variant_id, id, delta_on_hand, delta_allocated, cause, order_id, actor, created_at) ",
-        );
-        sql.push_values(part, |mut row, (new, line)| {
-            row.push_bind(line.offer.variant)
-                .push_bind(MovementId::new(now))
-                .push_bind(0i64)
-                .push_bind(line.quantity)
-                .push_bind("allocate")
-                .push_bind(new.id)
-                .push_bind(new.user().to_string())
-                .push_bind(now);
+    for part in lines.collect::<Vec<_>>().chunks(MOST) {
+        let insert = reading(INSERT_MOVEMENTS, 5, part.len()).bind(now);
+        let insert = with_rows(insert, 5, part, |insert, (new, line)| {
+            insert
+                .bind(line.offer.variant)
+                .bind(MovementId::new(now))
+                .bind(line.quantity)
+                .bind(new.id)
+                .bind(new.user().to_string())
         });
-        sql.build().execute(&mut *conn).await?;
+        insert.execute(&mut *conn).await?;
     }
     Ok(())
 }
 
+const INSERT_EVENTS: &str = "
+    INSERT INTO oms_order_event (order_id, version, kind, actor, data, created_at)
+    SELECT column1, 1, 'placed', column2, '{}', ? FROM {rows}";
+
 async fn insert_events(conn: &mut SqliteConnection, orders: &[NewOrder<'_>], now: Timestamp) -> Result<()> {
-    for part in parts(orders) {
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO oms_order_event (order_id, version, kind, actor, data, created_at) ",
-        );
-        sql.push_values(part, |mut row, new| {
-            row.push_bind(new.id)
-                .push_bind(1i64)
-                .push_bind("placed")
-                .push_bind(new.user().to_string())
-                .push_bind("{}")
-                .push_bind(now);
+    for part in orders.chunks(MOST) {
+        let insert = reading(INSERT_EVENTS, 2, part.len()).bind(now);
+        let insert = with_rows(insert, 2, part, |insert, new| {
+            insert.bind(new.id).bind(new.user().to_string())
         });
-        sql.build().execute(&mut *conn).await?;
+        insert.execute(&mut *conn).await?;
     }
     Ok(())
 }
