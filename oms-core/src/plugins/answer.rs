@@ -20,6 +20,7 @@ const MAX_EVENTS: usize = 100;
 const MAX_REPLY: usize = 16 << 10;
 /// Texts for people are cut, not refused.
 const MAX_MESSAGE: usize = 1_000;
+const MAX_CODE: usize = 100;
 
 /// What is wrong with an answer.
 pub(super) type Checked<T> = Result<T, String>;
@@ -104,7 +105,7 @@ pub(super) fn payment_error(error: wt::PaymentError, text: impl Fn(&str) -> Stri
     };
     match error {
         E::Declined(d) => GatewayError::Declined(Decline {
-            code: text(&d.code).chars().take(100).collect(),
+            code: without_nul(&text(&d.code)).chars().take(MAX_CODE).collect(),
             message: cut(d.message),
         }),
         E::InvalidRequest(d) => GatewayError::InvalidRequest(detail(d)),
@@ -365,9 +366,13 @@ fn sized(name: &str, text: String, max: usize) -> Checked<String> {
 
 fn shorten(text: &str) -> String {
     match text.char_indices().nth(MAX_MESSAGE) {
-        Some((end, _)) => format!("{}..", &text[..end]).replace('\0', "\u{fffd}"),
-        None => text.replace('\0', "\u{fffd}"),
+        Some((end, _)) => without_nul(&format!("{}..", &text[..end])),
+        None => without_nul(text),
     }
+}
+
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 #[cfg(test)]
@@ -461,6 +466,22 @@ mod tests {
         ] {
             assert!(with(status, kind, size).is_err(), "{status} {kind:?} {size}");
         }
+    }
+
+    #[test]
+    fn a_decline_can_be_kept_by_every_database() {
+        let said = wt::PaymentError::Declined(wt::Decline {
+            code: format!("do_not\0honor{}", "x".repeat(200)),
+            message: "no\0".into(),
+            gateway_code: None,
+            customer_can_retry: true,
+        });
+        let GatewayError::Declined(decline) = payment_error(said, str::to_owned) else {
+            panic!("another case");
+        };
+        assert!(decline.code.starts_with("do_not\u{fffd}honor"), "{decline:?}");
+        assert_eq!(decline.code.chars().count(), MAX_CODE);
+        assert_eq!(decline.message, "no\u{fffd}");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What `bindgen!` makes of `wit/payment.wit`, under short names.
 
-mod generated {
+#[doc(hidden)]
+pub(super) mod generated {
     wasmtime::component::bindgen!({
         world: "payment-plugin",
         path: "wit",
-        imports: { default: async | trappable },
+        // The others answer at once.
+        imports: { "oms:payment/http.send": async | trappable, default: trappable },
         exports: { default: async },
     });
 }

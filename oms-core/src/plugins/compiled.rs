@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
@@ -30,6 +30,10 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// language takes many seconds, which no customer shall wait for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a process goes by what the database said of the active version. Other processes may have changed it since;
+/// each webhook would otherwise ask, and wait for the answer longer than for the plugin.
+const KNOWN: Duration = Duration::from_secs(1);
+
 /// Why a plugin cannot be had.
 pub(super) enum Fault {
     /// The plugin's own.
@@ -53,8 +57,7 @@ pub(crate) struct Host {
     pub(super) shared: Arc<Shared>,
     /// By digest and manifest.
     compiled: Mutex<Compiled>,
-    /// What the active version of a plugin was, the last time that somebody asked.
-    serving: Mutex<HashMap<String, Arc<WasmGateway>>>,
+    serving: Mutex<Serving>,
     /// Digests that are compiled beside.
     beside: Mutex<HashMap<String, Beside>>,
 }
@@ -64,6 +67,26 @@ struct Compiled {
     slots: HashMap<(String, String), Held>,
     /// Counts look-ups: the slot that was not used for longest has the smallest number.
     uses: u64,
+}
+
+#[derive(Default)]
+struct Serving {
+    /// What the active version of a plugin was, the last time that somebody asked.
+    by_id: HashMap<String, Served>,
+    /// How often this process changed which version is active. Who asked before a change may have the answer after it.
+    changes: u64,
+}
+
+struct Served {
+    gateway: Arc<WasmGateway>,
+    asked: Asked,
+}
+
+/// The moment at which somebody asks the database.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    at: Instant,
+    changes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -141,7 +164,7 @@ impl Host {
         if slot.initialized() {
             return None;
         }
-        let before = Arc::clone(lock(&self.serving).get(id)?);
+        let before = Arc::clone(&lock(&self.serving).by_id.get(id)?.gateway);
         self.compile_beside(oms, digest);
         let end = tokio::time::Instant::now() + PATIENCE;
         while !slot.initialized() {
@@ -180,13 +203,34 @@ impl Host {
         }));
     }
 
-    /// Remembers which version of its plugin serves.
-    pub(super) fn serves(&self, gateway: &Arc<WasmGateway>) {
-        let mut serving = lock(&self.serving);
-        match serving.get(gateway.id()) {
-            Some(before) if Arc::ptr_eq(before, gateway) => {}
-            _ => drop(serving.insert(gateway.id().to_owned(), Arc::clone(gateway))),
-        }
+    /// The active version, if the database said so a moment ago; else it is to be asked now, and the answer is for
+    /// [`Host::serves`].
+    pub(super) fn known(&self, id: &str) -> Result<Arc<WasmGateway>, Asked> {
+        let serving = lock(&self.serving);
+        let now = Asked {
+            at: Instant::now(),
+            changes: serving.changes,
+        };
+        let served = serving.by_id.get(id).filter(|served| {
+            served.asked.changes == now.changes && now.at.duration_since(served.asked.at) < KNOWN
+        });
+        served.map(|served| Arc::clone(&served.gateway)).ok_or(now)
+    }
+
+    /// Remembers which version of its plugin serves, as the database said when it was asked.
+    pub(super) fn serves(&self, gateway: &Arc<WasmGateway>, asked: Asked) {
+        let served = Served {
+            gateway: Arc::clone(gateway),
+            asked,
+        };
+        let before = lock(&self.serving).by_id.insert(gateway.id().to_owned(), served);
+        // Outside of the lock: it may be the last one to hold a compiled component.
+        drop(before);
+    }
+
+    /// This process has changed which version is active, or what a manifest says: its next call is to see that.
+    pub(super) fn changed(&self) {
+        lock(&self.serving).changes += 1;
     }
 
     fn slot(&self, digest: &str, manifest: &str) -> Slot {

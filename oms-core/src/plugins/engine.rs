@@ -1,30 +1,59 @@
 //! The WebAssembly engine: how components are compiled, and which imports they may have.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::thread::Thread;
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
-use wasmtime::{Cache, CacheConfig, Config, Engine};
+use wasmtime::{
+    Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+    ResourcesRequired,
+};
 
 use super::bindings::PaymentPlugin;
-use super::state::State;
+use super::state::{MEMORIES, State, TABLE_ELEMENTS, TABLES};
 
 /// How often a running guest lets others run. Everything that counts a guest's processor time counts these.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(2);
+
+/// How often the clock looks around while no guest runs.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// What the host speaks: the major version is part of the name in a plugin's manifest.
 pub(super) const CONTRACT: &str = "oms:payment@1";
 
-/// A component and the names of what it exports.
+/// Memories that all calls may have at the same moment, whatever their plugins: so many are reserved. Nearly all
+/// components have one. The address space for each is 4 GiB, so that the processor checks what a guest reads and writes.
+const PLACES: u32 = 512;
+
+/// Tables to each of those memories.
+const TABLES_A_PLACE: u32 = 4;
+
+/// What stays of a memory after a call, as long as the system can tell which pages were written to: those are put back to
+/// what they were, and the next call need not ask for them. What a call has written beyond this is given back.
+const KEPT_MEMORY: usize = 512 << 10;
+/// The same of the stack on which guest and host functions run.
+const KEPT_STACK: usize = 64 << 10;
+/// The same of each table.
+const KEPT_TABLE: usize = 16 << 10;
+
+/// A component, the names of what it exports, and how many places a call of it takes.
 pub(super) struct Prepared {
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Vec<String>,
+    pub(super) places: u32,
 }
 
 /// One engine for all plugins of an [`Oms`](crate::Oms), with the host functions linked.
 pub(super) struct Runtime {
     engine: Engine,
     linker: Linker<State>,
+    /// A call waits here for its places: a pool that is empty would fail it instead.
+    places: Arc<Semaphore>,
+    /// What counts the epochs. It sleeps while no call is under way.
+    clock: Thread,
 }
 
 impl Runtime {
@@ -42,10 +71,24 @@ impl Runtime {
         if let Some(dir) = cache_dir {
             config.cache(Some(disk_cache(dir)?));
         }
-        let engine = Engine::new(&config).map_err(|e| format!("the WebAssembly engine: {e:#}"))?;
+        let engine = pooled(&config).map_err(|e| format!("the WebAssembly engine: {e:#}"))?;
         let linker = link(&engine).map_err(|e| format!("the host functions for plugins: {e:#}"))?;
-        tick(&engine)?;
-        Ok(Self { engine, linker })
+        let places = Arc::new(Semaphore::new(PLACES as usize));
+        let clock = tick(&engine, &places)?;
+        Ok(Self {
+            engine,
+            linker,
+            places,
+            clock,
+        })
+    }
+
+    /// Waits until so many places are free. From then on guests are interrupted at each tick.
+    pub(super) async fn places(&self, count: u32) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        let places = self.places.acquire_many(count).await.ok();
+        self.clock.unpark();
+        places
     }
 
     /// Compiles a component. Takes long: not for an async thread.
@@ -65,16 +108,62 @@ impl Runtime {
         check_imports(kind.imports(&self.engine).map(names))?;
         let exports: Vec<_> = kind.exports(&self.engine).map(names).collect();
         check_exports(&exports)?;
+        let places = places(component.resources_required())?;
         let pre = self
             .linker
             .instantiate_pre(&component)
             .map_err(|e| format!("the component does not fit {CONTRACT}: {e:#}"))?;
-        Ok(Prepared { pre, exports })
+        Ok(Prepared { pre, exports, places })
     }
 
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
     }
+}
+
+/// With memories, tables and stacks that are reserved once and used again: a call needs neither maps nor page faults. Where
+/// the system does not let a process reserve as much address space, each call makes its own, more slowly.
+fn pooled(config: &Config) -> wasmtime::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::new();
+    // Counted, not reserved: what a call may have of them is limited by its store.
+    pool.total_component_instances(u32::MAX)
+        .total_core_instances(u32::MAX)
+        .total_memories(PLACES)
+        .total_tables(PLACES * TABLES_A_PLACE)
+        .total_stacks(PLACES)
+        .max_memories_per_module(MEMORIES)
+        .max_tables_per_module(TABLES)
+        .table_elements(TABLE_ELEMENTS)
+        .async_stack_keep_resident(KEPT_STACK)
+        .table_keep_resident(KEPT_TABLE);
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.pagemap_scan(Enabled::Auto)
+            .linear_memory_keep_resident(KEPT_MEMORY);
+    }
+    let mut pooled = config.clone();
+    pooled
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .async_stack_zeroing(true);
+    Engine::new(&pooled).or_else(|why| {
+        tracing::warn!("plugins run without a pool of memories, which takes longer: {why:#}");
+        Engine::new(config)
+    })
+}
+
+/// How many places a call takes.
+fn places(required: Option<ResourcesRequired>) -> Result<u32, String> {
+    let required = required.ok_or("the component imports core modules, which this host does not offer")?;
+    let ResourcesRequired {
+        num_memories: memories,
+        num_tables: tables,
+        ..
+    } = required;
+    if memories > MEMORIES || tables > TABLES {
+        return Err(format!(
+            "the component has {memories} memories and {tables} tables; {MEMORIES} and {TABLES} are taken"
+        ));
+    }
+    Ok(memories.max(tables.div_ceil(TABLES_A_PLACE)).max(1))
 }
 
 fn link(engine: &Engine) -> wasmtime::Result<Linker<State>> {
@@ -86,19 +175,26 @@ fn link(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 }
 
 /// Counts the engine's epochs until the engine is gone.
-fn tick(engine: &Engine) -> Result<(), String> {
-    let engine = engine.weak();
-    std::thread::Builder::new()
+fn tick(engine: &Engine, places: &Arc<Semaphore>) -> Result<Thread, String> {
+    let (engine, places) = (engine.weak(), Arc::clone(places));
+    let clock = std::thread::Builder::new()
         .name("oms-plugin-ticks".into())
         .spawn(move || {
-            while let Some(engine) = engine.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(TICK);
+            loop {
+                let under_way = places.available_permits() < PLACES as usize;
+                match under_way {
+                    true => std::thread::sleep(TICK),
+                    // Whoever takes places unparks it afterwards, so that no call is overlooked.
+                    false => std::thread::park_timeout(IDLE),
+                }
+                let Some(engine) = engine.upgrade() else { return };
+                if under_way {
+                    engine.increment_epoch();
+                }
             }
         })
-        .map(drop)
-        .map_err(|e| format!("cannot start the thread that counts the plugins' time: {e}"))
+        .map_err(|e| format!("cannot start the thread that counts the plugins' time: {e}"))?;
+    Ok(clock.thread().clone())
 }
 
 /// Compiled code is loaded from there and run: nobody else may write it.
@@ -188,9 +284,9 @@ mod tests {
         let runtime = Runtime::new(None).unwrap();
         let engine = runtime.engine().weak();
         drop(runtime);
-        // The thread may hold it for the moment of one tick.
+        // The thread may hold it for a moment.
         let gone = (0..100).any(|_| {
-            std::thread::sleep(TICK);
+            std::thread::sleep(TICK * 10);
             engine.upgrade().is_none()
         });
         assert!(gone, "the thread keeps the engine alive");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::error::Elapsed;
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, Trap};
@@ -34,6 +34,8 @@ pub(super) struct WasmGateway {
     plugin: Arc<Manifest>,
     info: GatewayInfo,
     pre: InstancePre<State>,
+    /// How many places of the runtime's a call takes.
+    places: u32,
     gateway: gateway::GuestIndices,
     webhooks: Option<webhooks::GuestIndices>,
     /// Operations at once.
@@ -59,7 +61,7 @@ impl WasmGateway {
         digest: String,
     ) -> Result<Self, String> {
         let fits = |e: wasmtime::Error| format!("the component does not fit the contract: {e:#}");
-        let Prepared { pre, exports } = prepared;
+        let Prepared { pre, exports, places } = prepared;
         let describe = descriptor::GuestIndices::new(&pre).map_err(fits)?;
         let has_webhooks = exports.iter().any(|name| is_interface(name, "webhooks"));
         let mut this = Self {
@@ -82,6 +84,7 @@ impl WasmGateway {
             runtime,
             shared,
             pre,
+            places,
         };
         let said = this.describe(&describe).await?;
         this.plugin
@@ -104,6 +107,7 @@ impl WasmGateway {
         let seconds = self.plugin.limits.operation_seconds;
         let mut call = self.call(&nobody, self.shared.clock.now(), seconds, None);
         let ended = tokio::time::timeout(call.time(), async {
+            call.begins(self, &self.operations).await;
             let instance = self.pre.instantiate_async(&mut call.store).await?;
             indices
                 .load(&mut call.store, &instance)?
@@ -119,22 +123,25 @@ impl WasmGateway {
         &self.plugin.id
     }
 
-    fn call(&self, account: &Account, now: Timestamp, seconds: u32, work: Option<Work>) -> CallInHand {
+    fn call(&self, account: &Account, now: Timestamp, seconds: u32, work: Option<Work>) -> CallInHand<'_> {
         let time = Duration::from_secs(seconds.into());
         let engine = self.runtime.engine();
         let digest = self.info.digest.as_deref().unwrap_or_default();
         CallInHand {
             store: State::store(engine, &self.shared, &self.plugin, account, now, time),
             circuit: work.map(|work| Key::new(digest, &account.name, work)),
+            turn: None,
         }
     }
 }
 
 /// One call with its store.
-struct CallInHand {
+struct CallInHand<'a> {
     store: Store<State>,
     /// Where its end is to be noted. None when it was, and for a call on nobody's behalf.
     circuit: Option<Key>,
+    /// Its plugin's permit and the runtime's places. Below the store, which gives up its memories first.
+    turn: Option<(SemaphorePermit<'a>, SemaphorePermit<'a>)>,
 }
 
 /// How a call ended.
@@ -162,7 +169,7 @@ impl End {
 }
 
 /// A caller that goes away in the middle waited for too long.
-impl Drop for CallInHand {
+impl Drop for CallInHand<'_> {
     fn drop(&mut self) {
         if self.store.data().began {
             self.note(End::Late, "nobody waited for its answer any longer");
@@ -170,7 +177,15 @@ impl Drop for CallInHand {
     }
 }
 
-impl CallInHand {
+impl<'a> CallInHand<'a> {
+    /// Waits for its turn.
+    async fn begins(&mut self, gateway: &'a WasmGateway, permits: &'a Semaphore) {
+        // They are never closed.
+        let permit = permits.acquire().await.ok();
+        self.turn = permit.zip(gateway.runtime.places(gateway.places).await);
+        self.store.data_mut().began = true;
+    }
+
     fn time(&self) -> Duration {
         self.store.data().time_left()
     }
@@ -320,8 +335,7 @@ macro_rules! ask {
         let mut call = $self.call($account, $now, $self.plugin.limits.$seconds, Some(Work::$work));
         // In a box: the futures of a guest are large.
         let ended = Box::pin(tokio::time::timeout(call.time(), async {
-            let _permit = $self.$permits.acquire().await;
-            call.store.data_mut().began = true;
+            call.begins($self, &$self.$permits).await;
             let instance = $self.pre.instantiate_async(&mut call.store).await?;
             let guest = $interface.load(&mut call.store, &instance)?;
             guest.$function(&mut call.store, &request).await

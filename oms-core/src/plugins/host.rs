@@ -19,7 +19,7 @@ const MAX_FIELDS: usize = 32;
 impl types::Host for State {}
 
 impl log::Host for State {
-    async fn write(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> Trappable<()> {
+    fn write(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> Trappable<()> {
         // Redacted before it is quoted, which could change how a secret looks.
         let mut text = self.redact(&message, usize::MAX);
         for (name, value) in fields.iter().take(MAX_FIELDS) {
@@ -50,7 +50,7 @@ impl log::Host for State {
 }
 
 impl config::Host for State {
-    async fn get(&mut self, name: String) -> Trappable<Option<String>> {
+    fn get(&mut self, name: String) -> Trappable<Option<String>> {
         let value = self.account.config.get(&name).cloned();
         tape::note(|| HostCall::Config {
             found: value.is_some(),
@@ -59,7 +59,7 @@ impl config::Host for State {
         Ok(value)
     }
 
-    async fn reveal_secret(&mut self, name: String) -> Trappable<Option<String>> {
+    fn reveal_secret(&mut self, name: String) -> Trappable<Option<String>> {
         let secret = self
             .account
             .secrets
@@ -92,14 +92,14 @@ impl wit_http::Host for State {
 }
 
 impl wit_crypto::Host for State {
-    async fn hmac(&mut self, hash: Hash, key: Key, message: Vec<u8>) -> Trappable<Result<Vec<u8>, String>> {
+    fn hmac(&mut self, hash: Hash, key: Key, message: Vec<u8>) -> Trappable<Result<Vec<u8>, String>> {
         let named = key_name(&key);
         let signed = crypto::key_bytes(&self.account, key).map(|key| crypto::sign(hash, &key, &message));
         note_crypto("hmac", Some(named), &message, signed.is_ok());
         Ok(signed)
     }
 
-    async fn verify_hmac(
+    fn verify_hmac(
         &mut self,
         hash: Hash,
         key: Key,
@@ -113,12 +113,12 @@ impl wit_crypto::Host for State {
         Ok(fits)
     }
 
-    async fn digest(&mut self, hash: Hash, message: Vec<u8>) -> Trappable<Vec<u8>> {
+    fn digest(&mut self, hash: Hash, message: Vec<u8>) -> Trappable<Vec<u8>> {
         note_crypto("digest", None, &message, true);
         Ok(crypto::digest(hash, &message))
     }
 
-    async fn verify_signature(
+    fn verify_signature(
         &mut self,
         scheme: Scheme,
         public_key: Vec<u8>,
@@ -138,7 +138,7 @@ impl wit_crypto::Host for State {
         Ok(fits)
     }
 
-    async fn random_bytes(&mut self, n: u32) -> Trappable<Vec<u8>> {
+    fn random_bytes(&mut self, n: u32) -> Trappable<Vec<u8>> {
         tape::note(|| HostCall::Random { bytes: n });
         if n > crypto::MAX_RANDOM {
             return Err(wasmtime::format_err!(
@@ -153,14 +153,14 @@ impl wit_crypto::Host for State {
 }
 
 impl currency::Host for State {
-    async fn exponent(&mut self, code: String) -> Trappable<Option<u8>> {
+    fn exponent(&mut self, code: String) -> Trappable<Option<u8>> {
         tape::note(|| HostCall::Currency { code: code.clone() });
         Ok(code.parse::<Currency>().ok().map(|currency| currency.exponent()))
     }
 }
 
 impl cache::Host for State {
-    async fn get(&mut self, key: String) -> Trappable<Option<Vec<u8>>> {
+    fn get(&mut self, key: String) -> Trappable<Option<Vec<u8>>> {
         let owner = (self.plugin.id.as_str(), self.account.name.as_str());
         let value = self.shared.scratch.get(owner, &key, self.shared.clock.now());
         tape::note(|| HostCall::CacheGet {
@@ -170,7 +170,7 @@ impl cache::Host for State {
         Ok(value)
     }
 
-    async fn set(&mut self, key: String, value: Vec<u8>, ttl_seconds: u32) -> Trappable<()> {
+    fn set(&mut self, key: String, value: Vec<u8>, ttl_seconds: u32) -> Trappable<()> {
         let owner = (self.plugin.id.as_str(), self.account.name.as_str());
         let ttl = Duration::from_secs(ttl_seconds.into());
         tape::note(|| HostCall::CacheSet {

@@ -38,6 +38,9 @@ mod breaker;
 mod compiled;
 mod crypto;
 mod engine;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod host;
 mod http;
@@ -66,6 +69,7 @@ use self::load::Found;
 use self::manifest::Manifest;
 use self::store::{Uses, VersionRow};
 use crate::actor::Actor;
+use crate::db::Tx;
 use crate::error::{Error, Result, Violation};
 use crate::oms::Oms;
 use crate::payments::{Account, Delivery, PaymentGateway, Proof, Received, WebhookError, Work};
@@ -158,7 +162,7 @@ impl Plugins<'_> {
             store::keep(&mut tx, &plugin.version(), now).await?;
             store::activate(&mut tx, &plugin.manifest.id, &plugin.digest, now).await?;
         }
-        tx.commit().await?;
+        self.commit(tx).await?;
         for plugin in &found {
             plugin.tell("plugin is active");
         }
@@ -192,7 +196,7 @@ impl Plugins<'_> {
                 passed_over.push(plugin);
             }
         }
-        tx.commit().await?;
+        self.commit(tx).await?;
         for plugin in activated {
             plugin.tell("plugin is active");
         }
@@ -258,7 +262,7 @@ impl Plugins<'_> {
         if install.activate {
             store::activate(&mut tx, &plugin.manifest.id, &plugin.digest, now).await?;
         }
-        tx.commit().await?;
+        self.commit(tx).await?;
         plugin.tell(match install.activate {
             true => "plugin is installed and active",
             false => "plugin is installed",
@@ -278,7 +282,7 @@ impl Plugins<'_> {
         let now = self.oms.now();
         let mut tx = self.oms.db().write().await?;
         store::activate(&mut tx, id, &digest, now).await?;
-        tx.commit().await?;
+        self.commit(tx).await?;
         let activated = self.version(&digest).await?;
         activated.tell("plugin is active");
         Ok(activated)
@@ -302,7 +306,7 @@ impl Plugins<'_> {
         self.compiled(before).await?;
         let mut tx = self.oms.db().write().await?;
         store::roll_back(&mut tx, &active.digest, &digest).await?;
-        tx.commit().await?;
+        self.commit(tx).await?;
         let activated = self.version(&digest).await?;
         activated.tell("plugin was rolled back");
         Ok(activated)
@@ -360,18 +364,24 @@ impl Plugins<'_> {
 
     /// The active version of a plugin, for new payments and webhooks. One that takes long to be compiled here for the
     /// first time, or cannot be, is stood in for by the one before it.
+    ///
+    /// A change is seen at once by the process that makes it, and by others within a second.
     pub(crate) async fn active(&self, plugin_id: &str) -> Result<Option<Arc<dyn PaymentGateway>>> {
+        let host = &self.oms.inner.plugins;
+        let asked = match host.known(plugin_id) {
+            Ok(gateway) => return Ok(Some(gateway)),
+            Err(asked) => asked,
+        };
         let mut tx = self.oms.db().read().await?;
         let row = store::active(&mut tx, plugin_id).await?;
         tx.rollback().await?;
         let Some(row) = row else { return Ok(None) };
-        let host = &self.oms.inner.plugins;
         let meantime = host.in_the_meantime(self.oms, plugin_id, &row.digest, &row.manifest);
         if let Some(before) = meantime.await {
             return Ok(Some(before));
         }
         let gateway = self.compiled_wasm(row).await?;
-        host.serves(&gateway);
+        host.serves(&gateway, asked);
         Ok(Some(gateway))
     }
 
@@ -456,6 +466,14 @@ impl Plugins<'_> {
         Ok(both
             .map(|(account, work)| (account.name.clone(), work, is_open(&account.name, work)))
             .collect())
+    }
+
+    /// What was written may be another active version.
+    async fn commit(&self, tx: Tx) -> Result<()> {
+        let committed = tx.commit().await;
+        // Also after an error: a lost connection leaves open whether it was committed.
+        self.oms.inner.plugins.changed();
+        committed
     }
 
     /// How a version does for the accounts for which it has failed, as this process has seen it.

@@ -31,7 +31,11 @@ const STDERR: usize = 1 << 20;
 const LIGHT: u64 = 5;
 
 /// Elements that the tables of a store may have together.
-const TABLE_ELEMENTS: usize = 100_000;
+pub(super) const TABLE_ELEMENTS: usize = 100_000;
+/// Tables that a store may have.
+pub(super) const TABLES: u32 = 64;
+/// Memories that a store may have.
+pub(super) const MEMORIES: u32 = 16;
 
 /// What all plugins of an [`Oms`](crate::Oms) share.
 pub(super) struct Shared {
@@ -252,11 +256,11 @@ impl ResourceLimiter for Space {
     }
 
     fn tables(&self) -> usize {
-        64
+        TABLES as usize
     }
 
     fn memories(&self) -> usize {
-        16
+        MEMORIES as usize
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::guests::{Sandbox, hostile_account};
 
 const CALLS: usize = 400;
+const TRIES: usize = 3;
 
 /// Of what the process has in memory.
 fn resident_mib() -> u64 {
@@ -55,7 +56,22 @@ async fn attack(t: Arc<Sandbox>, stop: Arc<AtomicBool>, calls: Arc<AtomicU32>) {
 async fn neighbours_of_an_attacker() {
     let t = Arc::new(Sandbox::hostile().await);
     neighbours(&t).await;
-    let (median, before) = neighbours(&t).await;
+    // The aim is 1.5 times; `examples/plugin_attack.rs` measures it. Here other tests want the processors as well, which
+    // makes itself felt in some milliseconds, and in one try or another.
+    let mut tries = Vec::new();
+    for _ in 0..TRIES {
+        let (before, during) = attacked(&t).await;
+        if during < before * 3 / 2 + Duration::from_millis(20) {
+            return;
+        }
+        tries.push((before, during));
+    }
+    panic!("the 99th percentile before and during an attack: {tries:?}");
+}
+
+/// The 99th percentile before and during an attack.
+async fn attacked(t: &Arc<Sandbox>) -> (Duration, Duration) {
+    let (median, before) = neighbours(t).await;
     println!(
         "before: p50 {median:?}, p99 {before:?}, {} MiB resident",
         resident_mib()
@@ -64,7 +80,7 @@ async fn neighbours_of_an_attacker() {
     let memory = resident_mib();
     let attackers = 2;
     let tasks: Vec<_> = (0..attackers)
-        .map(|_| tokio::spawn(attack(Arc::clone(&t), Arc::clone(&stop), Arc::clone(&calls))))
+        .map(|_| tokio::spawn(attack(Arc::clone(t), Arc::clone(&stop), Arc::clone(&calls))))
         .collect();
     let watch = tokio::spawn({
         let stop = Arc::clone(&stop);
@@ -77,7 +93,7 @@ async fn neighbours_of_an_attacker() {
             most
         }
     });
-    let (median, during) = neighbours(&t).await;
+    let (median, during) = neighbours(t).await;
     stop.store(true, Ordering::Relaxed);
     for task in tasks {
         task.await.unwrap();
@@ -91,12 +107,7 @@ async fn neighbours_of_an_attacker() {
         calls.load(Ordering::Relaxed)
     );
     assert!(calls.load(Ordering::Relaxed) >= 2);
-    // The aim on a machine with a core to spare is 1.5 times. Here it shares its cores with other tests and with the
-    // attackers themselves, so that only the order of magnitude is held: some turns of 10 ms, and never a deadline.
-    assert!(
-        during < before * 10 + Duration::from_millis(250),
-        "{during:?} after {before:?}"
-    );
     // Each attacker may have its 64 MiB, and the host a few times the 4 MiB that may pass at once.
     assert!(most < memory + 64 * attackers + 128, "{most} MiB after {memory}");
+    (before, during)
 }

@@ -2,29 +2,42 @@
 
 use std::time::{Duration, Instant};
 
-use oms_core::payments::{GatewayError, Secret};
+use oms_core::payments::{GatewayError, PaymentReport, Secret};
 
 use super::guests::{self, Logs, Sandbox, hostile_account};
 
 /// What the plugin's own manifest gives one call.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// A call ends within 50 ms after its deadline where nothing else runs; the machine of a test has other things to do.
-const SLACK: Duration = Duration::from_millis(500);
+/// How late a call may end.
+const SLACK: Duration = Duration::from_millis(50);
+
+/// A machine that has other things to do may come too late once or twice by itself.
+const TRIES: usize = 3;
 
 /// What the host said, after it was seen to say that nothing can have happened.
 async fn refused(t: &Sandbox, behaviour: &str) -> String {
-    let started = Instant::now();
-    let error = t.start(&hostile_account(behaviour)).await.unwrap_err();
-    let took = started.elapsed();
-    println!("{behaviour}: {took:?} of {DEADLINE:?}");
-    assert!(took < DEADLINE + SLACK, "{behaviour} took {took:?}");
+    let error = in_time(t, behaviour).await.unwrap_err();
     let GatewayError::Unavailable(cause) = error else {
         panic!("{behaviour}: {error:?}");
     };
     assert!(cause.starts_with("plugin hostile 0.1.0: "), "{cause}");
     t.neighbour().await.unwrap();
     cause
+}
+
+/// A call that ends in time, however it ends.
+async fn in_time(t: &Sandbox, behaviour: &str) -> Result<PaymentReport, GatewayError> {
+    for _ in 0..TRIES {
+        let started = Instant::now();
+        let ended = t.start(&hostile_account(behaviour)).await;
+        let took = started.elapsed();
+        println!("{behaviour}: {took:?} of {DEADLINE:?}");
+        if took < DEADLINE + SLACK {
+            return ended;
+        }
+    }
+    panic!("{behaviour} does not end in time");
 }
 
 #[tokio::test]
@@ -118,6 +131,12 @@ async fn nothing_is_left_of_a_call() {
     for _ in 0..3 {
         assert_eq!(t.found(&hostile_account("count")).await, "0");
     }
+    assert_ne!(t.found(&hostile_account("leave-and-look")).await, "0");
+    // Memory that is used again is used by the same plugin first.
+    for _ in 0..5 {
+        t.found(&hostile_account("leave-marks")).await;
+        assert_eq!(t.found(&hostile_account("look-for-marks")).await, "0");
+    }
 }
 
 #[tokio::test]
@@ -158,15 +177,8 @@ async fn a_flood_of_log_lines_is_cut() {
 #[tokio::test]
 async fn a_million_log_lines_end_in_time() {
     let t = Sandbox::hostile().await;
-    let started = Instant::now();
     // A fast machine gets through with them: what counts is the end.
-    let ended = t.start(&hostile_account("log-million")).await;
-    let took = started.elapsed();
-    println!(
-        "a million lines: {took:?}, {}",
-        if ended.is_ok() { "all taken" } else { "cut off" }
-    );
-    assert!(took < DEADLINE + SLACK, "{took:?}");
+    let _ = in_time(&t, "log-million").await;
     t.neighbour().await.unwrap();
 }
 

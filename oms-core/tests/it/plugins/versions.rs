@@ -45,6 +45,17 @@ async fn serving(oms: &Oms) -> String {
     gateway.info().version.clone()
 }
 
+/// Another process sees a change within a second: the loop is for machines that have much else to do.
+async fn follows(oms: &Oms, version: &str) {
+    for _ in 0..10 {
+        tokio::time::sleep(std::time::Duration::from_millis(1_010)).await;
+        if serving(oms).await == version {
+            return;
+        }
+    }
+    panic!("{version} does not serve");
+}
+
 /// The active version by the list, which must agree.
 async fn active(t: &TestOms) -> String {
     let list = t.oms.plugins().list(&t.operator()).await.unwrap();
@@ -239,9 +250,9 @@ async fn other_processes_follow_without_a_restart() {
         let other = cached(Oms::builder(&t.url)).connect().await.unwrap();
         assert_eq!(serving(&other).await, "0.1.0");
         install(&t.oms, two.path(), true).await.unwrap();
-        assert_eq!(serving(&other).await, "0.2.0", "compiled at the first call");
+        follows(&other, "0.2.0").await;
         t.oms.plugins().roll_back(ADMIN, "mock").await.unwrap();
-        assert_eq!(serving(&other).await, "0.1.0");
+        follows(&other, "0.1.0").await;
 
         // What cannot be used here does not take the place of what can.
         let third = install(&t.oms, three.path(), true).await.unwrap();
@@ -256,7 +267,7 @@ async fn other_processes_follow_without_a_restart() {
         .unwrap();
         assert_eq!(serving(&t.oms).await, "0.3.0", "compiled before it broke");
         for _ in 0..3 {
-            assert_eq!(serving(&other).await, "0.1.0");
+            follows(&other, "0.1.0").await;
         }
         other.shutdown().await;
     })

@@ -158,6 +158,15 @@ fn misbehave(behaviour: &str) -> Result<PaymentResult, PaymentError> {
         "nul" => found("a\0b".into()),
         // Looking for what is not its own.
         "look-around" => found(look_around()),
+        "leave-marks" => {
+            leave_marks();
+            found(String::new())
+        }
+        "leave-and-look" => {
+            leave_marks();
+            found(look_for_marks().to_string())
+        }
+        "look-for-marks" => found(look_for_marks().to_string()),
         "count" => found(CALLS.fetch_add(1, Ordering::Relaxed).to_string()),
         "tell-secret" => tell_secret(),
         "keep" => {
@@ -255,6 +264,34 @@ fn look_around() -> String {
         std::env::args().count(),
         files.iter().filter(|there| **there).count(),
     )
+}
+
+/// What a run of bytes looks like that one call leaves for the next. It is computed, so that it stands nowhere in the
+/// component.
+fn mark(at: usize) -> u8 {
+    (at as u8).wrapping_mul(black_box(37)) ^ black_box(0xa5)
+}
+
+/// In much memory, in little memory and on the stack.
+fn leave_marks() {
+    let (mut much, mut little, mut stack) = (vec![0; 8 << 20], vec![0; 4 << 10], [0; 16 << 10]);
+    for bytes in [much.as_mut_slice(), little.as_mut_slice(), stack.as_mut_slice()] {
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = mark(at);
+        }
+        black_box(bytes);
+    }
+}
+
+/// In all the memory that there is, and in as much more as the call before had.
+fn look_for_marks() -> usize {
+    core::arch::wasm32::memory_grow(0, 128);
+    let size = core::arch::wasm32::memory_size(0) << 16;
+    // Safety: none. All of it is there, and whose it is does not matter here.
+    let all = unsafe { std::slice::from_raw_parts(black_box(16 as *const u8), size - 16) };
+    let run = 32;
+    let is_mark = |at: &usize| (0..run).all(|i| all[at + i] == mark(i));
+    (0..all.len() - run).filter(is_mark).count()
 }
 
 /// In every way that it has.
