@@ -101,7 +101,10 @@ pub(super) async fn run<C: Caller>(callers: Vec<C>, span: Span, pace: Pace) -> R
         tasks.spawn(async move {
             let (mut latencies, mut acknowledged) = (Latencies::new()?, 0);
             while let Some(due) = schedule.next() {
-                tokio::time::sleep_until(due.into()).await;
+                // A timer rounds up to the next millisecond, also for what is due now.
+                if due > Instant::now() {
+                    tokio::time::sleep_until(due.into()).await;
+                }
                 match caller.call().await? {
                     Answer::Done => acknowledged += 1,
                     Answer::Judged => {}

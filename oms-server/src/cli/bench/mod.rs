@@ -11,6 +11,7 @@ mod load;
 mod machine;
 mod over_http;
 mod overload;
+mod parts;
 mod pgbench;
 mod remote;
 mod shop;
@@ -74,6 +75,8 @@ enum Part {
     Events,
     /// Five times as many orders as the server can place
     Overload,
+    /// Two servers on one database, and one of them alone
+    Pair,
     /// A shop with a thousand, a hundred thousand and a million orders
     Growth,
     /// Signatures verified by a plugin
@@ -99,6 +102,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
         Part::Jobs,
         Part::Events,
         Part::Overload,
+        Part::Pair,
         Part::Growth,
         Part::Soak,
     ];
@@ -202,6 +206,9 @@ impl<'a> Bench<'a> {
             }
             if self.wants(Part::Overload) {
                 self.overload(shop).await?;
+            }
+            if self.wants(Part::Pair) {
+                self.pair(shop).await?;
             }
         }
         if self.options.only.contains(&Part::Soak) {
@@ -307,131 +314,6 @@ impl<'a> Bench<'a> {
         server.stop()
     }
 
-    async fn jobs(&mut self, shop: &Shop) -> Result<()> {
-        self.progress.set_message("jobs");
-        let jobs = if self.options.quick { 5_000 } else { 50_000 };
-        let (batched, single) = jobs::measure(shop, jobs).await?;
-        let reach = Reach::AtLeast(10.0);
-        self.goals
-            .add("jobs/s", batched, ("one at a time", single), reach);
-        let ten_thousand = ("10,000", 10_000.0);
-        self.goals
-            .add("jobs/s, absolutely", batched, ten_thousand, Reach::AtLeast(1.0));
-        Ok(())
-    }
-
-    async fn events(&mut self, shop: &Shop) -> Result<()> {
-        self.progress.set_message("webhooks over HTTP");
-        let count = if self.options.quick { 500 } else { 3_000 };
-        let data_dir = self.dir.join("server-events");
-        // Mails of paid orders are another's work.
-        let server = Server::start_with(&shop.url, &data_dir, self.plugin_dir, &["--no-worker"])?;
-        let tokens = OverHttp::log_in(&server, shop).await?;
-        let wishes = self.wishes(16, Mix::Uniform, HOT_OMS);
-        let (rate, p50) = events::measure(shop, &server, &tokens, wishes, &data_dir, count).await?;
-        server.stop()?;
-        self.others.push(format!(
-            "webhooks over HTTP that pay an order: {rate:.0}/s, p50 {:.2} ms, {} senders",
-            p50.as_secs_f64() * 1e3,
-            events::SENDERS
-        ));
-        Ok(())
-    }
-
-    async fn overload(&mut self, shop: &Shop) -> Result<()> {
-        self.progress.set_message("overload");
-        let data_dir = self.dir.join("server-overload");
-        let server = Server::start(&shop.url, &data_dir, self.plugin_dir)?;
-        let tokens = OverHttp::log_in(&server, shop).await?;
-        let callers = OverHttp::callers(&server, &tokens, self.wishes(64, Mix::Hot, HOT_OMS)).await?;
-        let peak = shop.measure(callers, self.span).await?.load.per_second;
-        let over = overload::measure(shop, &server, &tokens, peak, &self.keys, self.span).await?;
-        self.others.push(format!(
-            "overload: {:.0} placed and {:.0} turned away each second; the longest answer took {:.2} s",
-            over.placed,
-            over.refused,
-            over.longest.as_secs_f64()
-        ));
-        let reach = Reach::AtLeast(0.8);
-        self.goals.add(
-            "orders/s under overload",
-            over.placed,
-            ("64 clients", peak),
-            reach,
-        );
-        server.stop()
-    }
-
-    async fn growth(&mut self, shop: &Shop) -> Result<()> {
-        let sizes: &[u64] = match self.options.quick {
-            true => &[1_000, 100_000],
-            false => &[1_000, 100_000, 1_000_000],
-        };
-        let oms = shop.oms().await?;
-        let mut first = None;
-        for &size in sizes {
-            self.progress.set_message(format!("growth to {size}"));
-            growth::grow_to(shop, size).await?;
-            for _ in 0..self.options.rounds.max(3) {
-                let callers = InProcess::callers(shop, &oms, self.wishes(64, Mix::Uniform, HOT_OMS));
-                let rate = shop.measure(callers, self.span).await?.load.per_second;
-                let base = *first.get_or_insert(rate);
-                let work = format!("seconds for each order at {size} orders");
-                self.goals
-                    .add(&work, 1.0 / rate, ("at 1,000", 1.0 / base), Reach::AtMost(1.25));
-            }
-        }
-        for _ in 0..self.options.rounds.max(3) {
-            let (near, far) = growth::pages(&oms).await?;
-            let (near, far) = (near.as_secs_f64() * 1e3, far.as_secs_f64() * 1e3);
-            self.goals.add(
-                "ms for page 1,000 of orders",
-                far,
-                ("page 1", near),
-                Reach::AtMost(1.25),
-            );
-        }
-        oms.shutdown().await;
-        Ok(())
-    }
-
-    /// Whether memory stays level while orders come in over HTTP.
-    async fn soak(&mut self, shop: &Shop) -> Result<()> {
-        let data_dir = self.dir.join("server-soak");
-        let server = Server::start(&shop.url, &data_dir, self.plugin_dir)?;
-        let tokens = OverHttp::log_in(&server, shop).await?;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let idle = server.resident()?;
-        let minute = Span {
-            warm_up: Duration::ZERO,
-            measured: Duration::from_secs(self.span.measured.as_secs().div_ceil(10)),
-        };
-        let mut samples = Vec::new();
-        for tenth in 1..=10 {
-            self.progress.set_message(format!("soak, {tenth} of 10"));
-            let callers = OverHttp::callers(&server, &tokens, self.wishes(64, Mix::Hot, HOT_OMS)).await?;
-            let load = shop.measure(callers, minute).await?.load;
-            samples.push(format!(
-                "{} ({:.0}/s)",
-                megabytes(server.resident()?),
-                load.per_second
-            ));
-        }
-        let grown = server.resident()?.saturating_sub(idle) as f64 / 1e6;
-        self.goals.add(
-            "MB more than idle under load",
-            grown,
-            ("150", 150.0),
-            Reach::AtMost(1.0),
-        );
-        self.others.push(format!(
-            "memory: idle {}, then {}",
-            megabytes(idle),
-            samples.join(", ")
-        ));
-        server.stop()
-    }
-
     fn wishes(&self, callers: usize, mix: Mix, hot: &'static str) -> Vec<Wishes> {
         Wishes::of(callers, mix, hot, &self.keys)
     }
@@ -457,37 +339,13 @@ impl<'a> Bench<'a> {
     async fn webhooks(&mut self) -> Result<()> {
         self.progress.set_message("webhooks");
         let receiver = webhooks::Receiver::start(&self.dir, self.plugin_dir).await?;
-        for callers in [1, 2] {
-            let load = receiver.measure(callers, self.span).await?;
-            self.others.push(format!(
-                "webhooks verified in a fresh instance, {callers} at a time: {:.0}/s, p50 {:.0} µs, p99 {:.0} µs",
-                load.per_second,
-                load.p50.as_secs_f64() * 1e6,
-                load.p99.as_secs_f64() * 1e6,
-            ));
+        for _ in 0..self.options.rounds {
+            let measured = receiver.measure(self.span).await?;
+            self.others.extend(measured.lines());
+            measured.compare(&mut self.goals);
         }
-        let native = receiver.native()?;
-        self.others.push(format!(
-            "the same signature without a plugin: p50 {:.1} µs",
-            native.as_secs_f64() * 1e6
-        ));
         receiver.stop().await;
         Ok(())
-    }
-
-    async fn memory(&mut self) -> Result<()> {
-        self.progress.set_message("memory");
-        let data_dir = self.dir.join("idle");
-        let url = format!("sqlite://{}", data_dir.join("oms.db").display());
-        let server = Server::start(&url, &data_dir, self.plugin_dir)?;
-        webhooks::deliver(&server, &data_dir).await?;
-        // Idle: what the start and the webhook needed for a moment is given back.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let resident = megabytes(server.resident()?);
-        self.others.push(format!(
-            "memory of the idle server with the mock plugin, after one webhook: {resident}"
-        ));
-        server.stop()
     }
 
     /// What a reader needs to judge the figures, and the figures.

@@ -10,8 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use oms_core::payments::{Account, Delivery, Received, Secret};
 use oms_core::{Actor, Oms, Timestamp};
+use serde_json::Value;
 use sha2::Sha256;
 
+use super::goals::{Goals, Reach};
 use super::load::{Answer, Caller, Load, Span, closed_loop};
 use super::over_http::{Connection, Server};
 
@@ -27,6 +29,14 @@ pub(super) struct Receiver {
     oms: Oms,
     account: Account,
     key: Vec<u8>,
+}
+
+/// What was measured in one round.
+pub(super) struct Measured {
+    /// By the number of deliveries at once.
+    plugin: Vec<(usize, Load)>,
+    /// The median of a verification in Rust, without a plugin around it.
+    native: Duration,
 }
 
 /// A gateway that delivers the same event again and again, signed each time.
@@ -56,24 +66,30 @@ impl Receiver {
         Ok(Self { oms, account, key })
     }
 
-    /// So many deliveries at once.
-    pub(super) async fn measure(&self, callers: usize, span: Span) -> Result<Load> {
+    pub(super) async fn measure(&self, span: Span) -> Result<Measured> {
         let gateway = Gateway {
             oms: self.oms.clone(),
             account: self.account.clone(),
             key: self.key.clone(),
         };
-        closed_loop(vec![gateway; callers], span).await
+        let mut plugin = Vec::new();
+        for callers in [1, 2] {
+            plugin.push((callers, closed_loop(vec![gateway.clone(); callers], span).await?));
+        }
+        let native = self.native()?;
+        Ok(Measured { plugin, native })
     }
 
-    /// The signature alone, without a plugin around it.
-    pub(super) fn native(&self) -> Result<Duration> {
+    /// Verifies and reads the same event as the plugin does.
+    fn native(&self) -> Result<Duration> {
+        let now = self.oms.now();
+        let headers = signed_headers(&self.key, "msg_bench", now, BODY)?;
         let mut times = Vec::with_capacity(10_000);
         for _ in 0..10_000 {
             let started = Instant::now();
-            let mac = mac(&self.key, "msg_bench", "1767225600", BODY.as_bytes())?;
-            std::hint::black_box(mac.verify_slice(&[0; 32]).is_err());
+            let event = std::hint::black_box(verify(&self.key, &headers, now)?);
             times.push(started.elapsed());
+            ensure!(event["type"] == "payment.captured", "the event was not read");
         }
         times.sort_unstable();
         Ok(times[times.len() / 2])
@@ -82,6 +98,37 @@ impl Receiver {
     pub(super) async fn stop(self) {
         self.oms.shutdown().await;
     }
+}
+
+impl Measured {
+    /// What a plugin adds to a verification, beside what it may add.
+    pub(super) fn compare(&self, goals: &mut Goals) {
+        if let Some((_, alone)) = self.plugin.first() {
+            let added = micros(alone.p50) - micros(self.native);
+            let work = "µs that a fresh instance adds to a verification, p50";
+            goals.add(work, added, ("60", 60.0), Reach::AtMost(1.0));
+        }
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        let plugin = self.plugin.iter().map(|(callers, load)| {
+            format!(
+                "webhooks verified in a fresh instance, {callers} at a time: {:.0}/s, p50 {:.0} µs, p99 {:.0} µs",
+                load.per_second,
+                micros(load.p50),
+                micros(load.p99)
+            )
+        });
+        let native = format!(
+            "the same in Rust without a plugin: p50 {:.1} µs",
+            micros(self.native)
+        );
+        plugin.chain([native]).collect()
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 impl Caller for Gateway {
@@ -150,6 +197,19 @@ pub(super) fn signed_headers(
         ("webhook-timestamp", at),
         ("webhook-signature", format!("v1,{signature}")),
     ])
+}
+
+/// As Standard Webhooks has it, and what the message says.
+fn verify(
+    key: &[u8],
+    [(_, id), (_, at), (_, signature)]: &[(&str, String); 3],
+    now: Timestamp,
+) -> Result<Value> {
+    let signature = signature.strip_prefix("v1,").context("no version 1")?;
+    mac(key, id, at, BODY.as_bytes())?.verify_slice(&STANDARD.decode(signature)?)?;
+    let late = now.as_secs().abs_diff(at.parse()?);
+    ensure!(late <= 300, "it is stale");
+    Ok(serde_json::from_str(BODY)?)
 }
 
 fn mac(key: &[u8], id: &str, at: &str, body: &[u8]) -> Result<Hmac<Sha256>> {
