@@ -7,13 +7,22 @@ WORKDIR /src
 
 # The dependencies alone, in a layer that changes with the manifests only: they take most of the time.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY oms-core/Cargo.toml oms-core/
 COPY oms-server/Cargo.toml oms-server/
 COPY plugins/sdk/Cargo.toml plugins/sdk/
+COPY plugins/adyen/Cargo.toml plugins/adyen/
+COPY plugins/manual/Cargo.toml plugins/manual/
 COPY plugins/mock/Cargo.toml plugins/mock/
+COPY plugins/paypal/Cargo.toml plugins/paypal/
+COPY plugins/standard-webhooks/Cargo.toml plugins/standard-webhooks/
+COPY plugins/stripe/Cargo.toml plugins/stripe/
 COPY xtask/Cargo.toml xtask/
-RUN for crate in oms-core oms-server plugins/sdk plugins/mock xtask; do mkdir -p $crate/src && touch $crate/src/lib.rs; done \
-    && for program in oms-server xtask; do echo 'fn main() {}' > $program/src/main.rs; done \
+RUN for crate in oms-core oms-server plugins/* xtask; do mkdir -p $crate/src && touch $crate/src/lib.rs; done \
+    && mkdir -p oms-core/benches oms-core/examples \
+    && for program in oms-server/src/main xtask/src/main oms-core/benches/pure oms-core/examples/plugin_figures \
+        oms-core/examples/plugin_attack; do \
+        echo 'fn main() {}' > $program.rs; done \
     && cargo build --release --locked -p oms-server --features otel
 
 COPY . .

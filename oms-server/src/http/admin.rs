@@ -6,6 +6,7 @@ use oms_core::payments::{Decision, InboxEntry, InboxStatus, MoneyReceived, Refun
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Enum, Object, OpenApi};
+use serde::Serialize;
 
 use super::Tag;
 use super::auth::Auth;
@@ -83,7 +84,7 @@ enum WebhookStatus {
 }
 
 /// A background job. Jobs that are done are gone.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Job")]
 pub(crate) struct JobBody {
     id: String,
@@ -100,7 +101,7 @@ pub(crate) struct JobBody {
 }
 
 /// A webhook event that was verified and kept.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 pub(crate) struct WebhookEvent {
     id: String,
     account: String,

@@ -8,9 +8,8 @@ use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
 use poem::{Body, Endpoint, IntoResponse, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::State;
+use super::auth::Presented;
 use super::error::ApiError;
-use super::limits::bearer;
 
 const LIMIT: usize = 1 << 20;
 /// A picture of 5 MiB and what multipart puts around it.
@@ -76,11 +75,9 @@ impl Most {
         if request.uri().path() != "/v1/media" {
             return Self::Usual;
         }
-        // A token that we signed is enough here. Whether its session still stands is asked when it is used.
-        let known = request.data::<State>().is_some_and(|state| {
-            let token = bearer(request.headers());
-            token.is_some_and(|token| state.tokens.check(token, state.oms.now()).is_some())
-        });
+        let known = request
+            .data::<Presented>()
+            .is_some_and(|presented| presented.user().is_some());
         if known { Self::Media } else { Self::Stranger }
     }
 
@@ -134,20 +131,23 @@ async fn read<E>(
     Ok((bytes, held))
 }
 
-/// The answer to a request whose body was not read to its end. The connection ends with it, and a client that is not
-/// told so would lose its next request there.
+/// The answer to a request whose body, if it has one, was not read to its end. Then the connection ends with it, and a
+/// client that is not told so would lose its next request there.
 pub(super) fn refuse_unread(error: ApiError, mut request: Request) -> Response {
+    let mut response = poem::Error::from(error).into_response();
+    if !has_body(request.headers()) {
+        return response;
+    }
     // A client that waits for a go sends nothing when it gets none.
-    if has_body(request.headers()) && !request.headers().contains_key(header::EXPECT) {
+    if !request.headers().contains_key(header::EXPECT) {
         tokio::spawn(drain(request.take_body()));
     }
-    let mut response = poem::Error::from(error).into_response();
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
     response
 }
 
-pub(super) fn has_body(headers: &HeaderMap) -> bool {
+fn has_body(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH);
     length.is_some_and(|length| length != "0") || headers.contains_key(header::TRANSFER_ENCODING)
 }

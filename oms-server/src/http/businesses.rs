@@ -6,6 +6,7 @@ use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
+use serde::Serialize;
 
 use super::auth::Auth;
 use super::error::{Result, required_version};
@@ -38,7 +39,7 @@ struct BusinessChangesBody {
 }
 
 /// Somebody who sells.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Business")]
 struct BusinessBody {
     id: String,

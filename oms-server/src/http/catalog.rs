@@ -9,6 +9,7 @@ use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{Object, OpenApi};
+use serde::Serialize;
 
 use super::auth::Auth;
 use super::error::{ApiError, Fault, Result, required_version};
@@ -63,7 +64,7 @@ struct VariantChangesBody {
 }
 
 /// A product with its variants.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Product")]
 struct ProductBody {
     id: String,
@@ -80,7 +81,7 @@ struct ProductBody {
 }
 
 /// What is ordered and has stock.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Variant")]
 struct VariantBody {
     id: String,

@@ -5,6 +5,7 @@ use oms_core::inventory::{Adjust, Movement, StockLevel};
 use poem::web::Data;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::{Object, OpenApi};
+use serde::Serialize;
 
 use super::auth::Auth;
 use super::error::{Result, idempotency_key};
@@ -25,7 +26,7 @@ struct Adjustment {
 }
 
 /// The stock of a SKU.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 struct Stock {
     sku: String,
     /// Units in the house.
@@ -38,7 +39,7 @@ struct Stock {
 }
 
 /// A change of stock. The sum of all is the stock.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 struct StockMovement {
     id: String,
     delta_on_hand: i64,

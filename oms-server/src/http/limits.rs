@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oms_core::users::identifier_key;
-use poem::http::{HeaderMap, HeaderValue, StatusCode, header};
+use poem::http::{HeaderMap, HeaderValue, StatusCode};
 use poem::{Endpoint, IntoResponse, Request, Response};
 use sha2::{Digest, Sha256};
 
 use super::State;
-use super::body::{has_body, refuse_unread};
+use super::auth::Presented;
+use super::body::refuse_unread;
 use super::error::{ApiError, Result, from_framework};
 use crate::client::neighbourhood;
 use crate::limits::{Class, Limit, Limits, Verdict};
@@ -48,13 +49,17 @@ pub(super) async fn apply<E: Endpoint>(next: Arc<E>, mut request: Request) -> po
         return Err(ApiError::internal(&"the routes are mounted without their state").into());
     };
     let client = Client::of(state, &request);
-    let counted = counted(state, &request, client);
+    let presented = Presented::by(&request, state);
+    let counted = counted(state, &request, client, presented.as_ref());
     let limits = Arc::clone(&state.limits);
     request.set_data(client);
+    if let Some(presented) = presented {
+        request.set_data(presented);
+    }
     let taken = match &counted {
         Some((class, who)) => match take(&limits, *class, who).await {
-            Err(refusal) if has_body(request.headers()) => return Ok(refuse_unread(refusal, request)),
-            taken => taken?,
+            Err(refusal) => return Ok(refuse_unread(refusal, request)),
+            Ok(taken) => taken,
         },
         None => None,
     };
@@ -86,7 +91,12 @@ fn digest_of(name: &str) -> String {
 }
 
 /// Which class a request is in, and for whom it counts. Probes and scrapers are never refused: somebody acts on it.
-fn counted(state: &State, request: &Request, client: Client) -> Option<(Class, String)> {
+fn counted(
+    state: &State,
+    request: &Request,
+    client: Client,
+    presented: Option<&Presented>,
+) -> Option<(Class, String)> {
     let path = request.uri().path();
     if ["/livez", "/readyz", "/metrics"].contains(&path) {
         return None;
@@ -97,19 +107,9 @@ fn counted(state: &State, request: &Request, client: Client) -> Option<(Class, S
     {
         return Some((Class::Webhook, format!("{account}:{}", client.key())));
     }
-    // A token that we signed is enough here. Whether its session still stands is asked when it is used.
-    let user = bearer(request.headers()).and_then(|token| state.tokens.check(token, state.oms.now()));
-    let who = user.map_or_else(|| client.key(), |(_, user)| user.to_string());
+    let user = presented.and_then(Presented::user);
+    let who = user.map_or_else(|| client.key(), |user| user.to_string());
     Some((Class::Client, who))
-}
-
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 async fn take(limits: &Limits, class: Class, who: &str) -> Result<Option<(Class, Limit, Verdict)>> {
@@ -187,18 +187,5 @@ mod tests {
             assert_eq!(digest_of(name), digest_of("admin"), "{name}");
         }
         assert_ne!(digest_of("admin"), digest_of("admin2"));
-    }
-
-    #[test]
-    fn tokens_are_found() {
-        let of = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(text));
-            bearer(&headers).map(ToOwned::to_owned)
-        };
-        assert_eq!(of("Bearer abc").as_deref(), Some("abc"));
-        assert_eq!(of("bearer abc").as_deref(), Some("abc"));
-        assert_eq!(of("Basic abc"), None);
-        assert_eq!(of("abc"), None);
     }
 }

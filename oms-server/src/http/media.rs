@@ -9,6 +9,7 @@ use poem_openapi::payload::Binary;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::multipart::Upload;
 use poem_openapi::{ApiResponse, Multipart, Object, OpenApi, payload::Payload};
+use serde::Serialize;
 
 use super::auth::Auth;
 use super::error::{ApiError, Fault, Result};
@@ -25,7 +26,7 @@ struct UploadForm {
 }
 
 /// A picture that was kept.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 struct StoredMedia {
     /// What products name in `images`.
     name: String,

@@ -139,9 +139,7 @@ pub fn app(state: State, bank: Option<Route>) -> impl Endpoint {
     let shop = routes
         .around(request::turn_away)
         .around(move |next, request| body::limit(next, request, room.clone()))
-        .around(webhooks::refuse_unknown_account)
-        .around(request::refuse_zero_bytes)
-        .around(request::refuse_unreadable_headers)
+        .around(request::refuse)
         // Each layer is within the type of the next, and the compiler reads only so deep.
         .boxed()
         .around(limits::apply)

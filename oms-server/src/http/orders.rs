@@ -9,6 +9,7 @@ use oms_core::payments::Payment;
 use poem_openapi::param::{Header, Path, Query};
 use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
+use serde::Serialize;
 
 use super::Tag;
 use super::auth::{Auth, SignedIn};
@@ -31,7 +32,7 @@ struct NewOrder {
 }
 
 /// Units of a SKU.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(deny_unknown_fields, rename = "Line")]
 struct LineBody {
     sku: String,
@@ -40,14 +41,17 @@ struct LineBody {
 }
 
 /// A postal address.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(deny_unknown_fields, rename = "Address", skip_serializing_if_is_none)]
 struct AddressBody {
     name: String,
     line1: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     line2: Option<String>,
     city: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     postal_code: Option<String>,
     /// ISO 3166-1: two capital letters.
     country: String,
@@ -69,7 +73,7 @@ struct NewFulfillment {
 }
 
 /// An order.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Order")]
 struct OrderBody {
     id: String,
@@ -95,6 +99,7 @@ struct OrderBody {
     external_ref: Option<String>,
     /// The oldest first; not in lists.
     #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     payments: Option<Vec<PaymentBody>>,
     version: i64,
     created_at: String,
@@ -102,7 +107,7 @@ struct OrderBody {
 }
 
 /// A line of an order, at the name and price of the moment it was placed.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "OrderLine")]
 struct OrderLineBody {
     sku: String,
@@ -120,7 +125,7 @@ struct OrderLineBody {
 }
 
 /// Something that happened to an order.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 struct OrderEvent {
     /// The order's version that it made.
     version: i64,
@@ -134,7 +139,7 @@ struct OrderEvent {
 }
 
 /// What went out together.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Fulfillment")]
 struct FulfillmentBody {
     id: String,

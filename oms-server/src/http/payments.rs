@@ -10,6 +10,7 @@ use oms_core::{Outcome, PaymentId};
 use poem::Request;
 use poem_openapi::param::{Header, Path};
 use poem_openapi::{Enum, Object, OpenApi};
+use serde::Serialize;
 
 use super::Tag;
 use super::auth::Auth;
@@ -35,8 +36,9 @@ struct NewPayment {
     instrument_data: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Debug, Clone, Copy, Enum)]
+#[derive(Debug, Clone, Copy, Enum, Serialize)]
 #[oai(rename_all = "snake_case", rename = "CaptureMode")]
+#[serde(rename_all = "snake_case")]
 enum CaptureModeBody {
     Automatic,
     Manual,
@@ -72,7 +74,7 @@ struct NewRefund {
 }
 
 /// A payment of an order.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Payment")]
 pub(crate) struct PaymentBody {
     id: String,
@@ -110,27 +112,34 @@ pub(crate) struct PaymentBody {
 }
 
 /// What the customer has to do next. Which fields there are depends on `type`.
-#[derive(Debug, Default, Object)]
+#[derive(Debug, Default, Object, Serialize)]
 #[oai(rename = "NextAction", skip_serializing_if_is_none)]
 struct NextActionBody {
     /// `redirect` (url, method, form_fields), `client_sdk` (data), `present` (data), `wait` (seconds) or `other` (data).
     #[oai(rename = "type")]
+    #[serde(rename = "type")]
     kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
     /// `get` or `post`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     form_fields: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     seconds: Option<u32>,
 }
 
 /// A capture of (a part of) a payment.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Capture")]
 struct CaptureBody {
     id: String,
     amount: MoneyBody,
     #[oai(rename = "final")]
+    #[serde(rename = "final")]
     final_capture: bool,
     /// `pending`, `succeeded`, `failed` or `unknown`.
     status: String,
@@ -138,7 +147,7 @@ struct CaptureBody {
 }
 
 /// A refund of (a part of) a payment.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Refund")]
 pub(super) struct RefundBody {
     id: String,

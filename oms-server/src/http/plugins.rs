@@ -3,6 +3,7 @@
 use oms_core::plugins::{AccountHealth, PluginInfo};
 use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
+use serde::Serialize;
 
 use super::Tag;
 use super::auth::Auth;
@@ -13,7 +14,7 @@ use super::reply::{List, Reply};
 pub(super) struct PluginsApi;
 
 /// One version of a payment plugin.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "Plugin")]
 pub(crate) struct PluginBody {
     id: String,
@@ -38,7 +39,7 @@ pub(crate) struct PluginBody {
 }
 
 /// How a version of a plugin does for an account.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 struct PluginHealth {
     account: String,
     /// `operations`, or `webhooks`.

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::State;
+use super::body::refuse_unread;
 use super::error::ApiError;
-use super::routes;
+use super::{routes, webhooks};
 use crate::secrets;
 use crate::sight::traces::{self, Incoming};
 use crate::sight::{self, InFlight};
@@ -78,27 +79,37 @@ pub(super) async fn context<E: Endpoint>(next: Arc<E>, request: Request) -> poem
     REQUEST_ID.scope(id, cause.scope(work.instrument(span))).await
 }
 
-/// Refuses zero bytes in paths and queries: not every database can look for them. Bodies are judged when they are read.
-pub(super) async fn refuse_zero_bytes<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
-    if request.uri().to_string().contains("%00") {
-        return Err(ApiError::invalid_request("a zero byte stands in the path or the query").into());
+/// Refuses what can be told from the head of a request, before anything of its body is read.
+pub(super) async fn refuse<E: Endpoint>(next: Arc<E>, request: Request) -> poem::Result<Response> {
+    let fault = unreadable_header(&request)
+        .or_else(|| zero_byte(&request))
+        .or_else(|| webhooks::unknown_account(&request));
+    match fault {
+        Some(fault) => Ok(refuse_unread(fault, request)),
+        None => next.call(request).await.map(IntoResponse::into_response),
     }
-    next.call(request).await.map(IntoResponse::into_response)
 }
 
-/// Refuses headers that the extractors would take for missing ones.
-pub(super) async fn refuse_unreadable_headers<E: Endpoint>(
-    next: Arc<E>,
-    request: Request,
-) -> poem::Result<Response> {
-    for name in ["Idempotency-Key", "If-Match", "If-None-Match"] {
-        let mut values = request.headers().get_all(name).iter();
-        if values.any(|value| value.to_str().is_err()) {
-            let detail = format!("the header {name} must hold visible ASCII characters only");
-            return Err(ApiError::invalid_request(detail).into());
-        }
-    }
-    next.call(request).await.map(IntoResponse::into_response)
+/// The extractors would take these headers for missing ones.
+fn unreadable_header(request: &Request) -> Option<ApiError> {
+    let unreadable = |name: &&str| {
+        let mut values = request.headers().get_all(*name).iter();
+        values.any(|value| value.to_str().is_err())
+    };
+    let name = ["Idempotency-Key", "If-Match", "If-None-Match"]
+        .into_iter()
+        .find(unreadable)?;
+    let detail = format!("the header {name} must hold visible ASCII characters only");
+    Some(ApiError::invalid_request(detail))
+}
+
+/// Not every database can look for zero bytes. Bodies are judged when they are read.
+fn zero_byte(request: &Request) -> Option<ApiError> {
+    let target = request.uri().path_and_query()?;
+    target
+        .as_str()
+        .contains("%00")
+        .then(|| ApiError::invalid_request("a zero byte stands in the path or the query"))
 }
 
 /// Adds what a refusal of a method must say: which methods the route has. `methods` answers for a path.

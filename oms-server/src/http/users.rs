@@ -5,6 +5,7 @@ use oms_core::users::{LoggedIn, Register, UpdateMe, User};
 use poem::web::Data;
 use poem_openapi::param::Header;
 use poem_openapi::{Object, OpenApi};
+use serde::Serialize;
 
 use super::auth::{Auth, LIFETIME};
 use super::error::{Result, required_version};
@@ -60,7 +61,7 @@ struct Refresh {
 }
 
 /// Somebody with an account.
-#[derive(Debug, Object)]
+#[derive(Debug, Object, Serialize)]
 #[oai(rename = "User")]
 pub(crate) struct UserBody {
     id: String,
@@ -76,7 +77,7 @@ pub(crate) struct UserBody {
 }
 
 /// Tokens of a session.
-#[derive(Object)]
+#[derive(Object, Serialize)]
 struct Session {
     /// For the header `Authorization: Bearer ..`.
     access_token: String,

@@ -5,11 +5,12 @@ use std::str::FromStr;
 use oms_core::{Currency, Error, Money, PageRequest};
 use poem_openapi::Object;
 use poem_openapi::types::MaybeUndefined;
+use serde::Serialize;
 
 use super::error::{ApiError, Result};
 
 /// An amount of money.
-#[derive(Debug, Clone, Object)]
+#[derive(Debug, Clone, Object, Serialize)]
 #[oai(rename = "Money", deny_unknown_fields)]
 pub(super) struct MoneyBody {
     /// Minor units: 1299 is 12.99 EUR or 1299 JPY. From 0 to 2^53 - 1.

@@ -1,15 +1,12 @@
 //! Webhooks of payment gateways: raw bytes and all headers go to the library, which lets the account's adapter verify
 //! them.
 
-use std::sync::Arc;
-
 use oms_core::payments::{Delivery, Reply, WebhookOutcome};
 use poem::http::{StatusCode, header};
 use poem::web::{Data, Path};
-use poem::{Endpoint, IntoResponse, Request, Response, Route, get, handler};
+use poem::{IntoResponse, Request, Response, Route, get, handler};
 
 use super::State;
-use super::body::refuse_unread;
 use super::error::{ApiError, Result};
 use super::limits::Client;
 use crate::sight;
@@ -18,19 +15,12 @@ pub(super) fn mount(routes: Route) -> Route {
     routes.at("/v1/webhooks/:account", get(receive).post(receive))
 }
 
-/// Refuses what comes for an account that does not exist before anything of its body is read.
-pub(super) async fn refuse_unknown_account<E: Endpoint>(
-    next: Arc<E>,
-    request: Request,
-) -> poem::Result<Response> {
-    let account = request.uri().path().strip_prefix("/v1/webhooks/");
-    if let (Some(account), Some(state)) = (account, request.data::<State>())
-        // Names of accounts have no characters that a path would encode.
-        && !state.oms.has_account(account)
-    {
-        return Ok(refuse_unread(ApiError::not_found("payment account"), request));
-    }
-    next.call(request).await.map(IntoResponse::into_response)
+/// Whether it comes for an account that does not exist.
+pub(super) fn unknown_account(request: &Request) -> Option<ApiError> {
+    let account = request.uri().path().strip_prefix("/v1/webhooks/")?;
+    let state = request.data::<State>()?;
+    // Names of accounts have no characters that a path would encode.
+    (!state.oms.has_account(account)).then(|| ApiError::not_found("payment account"))
 }
 
 #[handler]

@@ -22,8 +22,8 @@ impl MailFolder {
 
     /// Whole or not at all: whoever looks into the folder sees no half mails. Only the owner can read the links in
     /// them.
-    pub(super) fn write(&self, kind: &str, to: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.0.join(file_name(kind, to));
+    pub(super) fn write(&self, id: &str, kind: &str, to: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.0.join(file_name(id, kind, to));
         let draft = drafts(&self.0).join(secrets::random_text(12)?);
         secrets::write_private(&draft, bytes)?;
         std::fs::rename(&draft, &path).with_context(|| format!("cannot write {}", path.display()))
@@ -46,16 +46,21 @@ pub(super) fn readable(content_type: ContentType, text: &str) -> Result<SinglePa
     Ok(SinglePart::builder().header(content_type).body(body))
 }
 
-/// Sorts by time; the recipient in letters that every file system takes.
-fn file_name(kind: &str, to: &str) -> String {
+/// Sorts by time, in letters that every file system takes. The mail's id is in it, since two mails of a kind to one
+/// recipient may be written at the same moment and neither may take the other's place.
+fn file_name(id: &str, kind: &str, to: &str) -> String {
     let time = SystemClock.now().to_string().replace(':', "-");
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@._-+".contains(c);
-    let to: String = to
-        .chars()
-        .map(|c| if plain(c) { c } else { '_' })
-        .take(100)
-        .collect();
-    format!("{time}-{kind}-{to}.eml")
+    let plain = |text: &str| -> String {
+        let letter = |c: char| {
+            if c.is_ascii_alphanumeric() || "@._-+".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        };
+        text.chars().map(letter).take(100).collect()
+    };
+    format!("{time}-{}-{kind}-{}.eml", plain(id), plain(to))
 }
 
 /// Beside the folder, on the same disk.

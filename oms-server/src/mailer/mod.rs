@@ -108,7 +108,7 @@ impl Mailer for MailSender {
         match &self.transport {
             Transport::Smtp(client) => client.send(&mail).await,
             Transport::Folder(folder) => folder
-                .write(words.kind, &message.to, &mail.formatted())
+                .write(&message.id, words.kind, &message.to, &mail.formatted())
                 .map_err(|e| MailError::Transient(format!("{e:#}"))),
         }
     }
@@ -148,7 +148,8 @@ mod tests {
     #[tokio::test]
     async fn a_mail_becomes_a_file_with_its_link_on_one_line() {
         let (name, text) = written(message("Ännchen")).await;
-        assert!(name.ends_with("Z-verify-ann+1@example.com.eml"), "{name}");
+        let end = "Z-job_01h455vb4pex5vsknk084sn02q-verify-ann+1@example.com.eml";
+        assert!(name.ends_with(end), "{name}");
         let link = format!("http://shop.test/verify?token={}", "Ab-_9".repeat(20));
         assert!(text.lines().any(|line| line.trim_end() == link), "{text}");
         assert!(

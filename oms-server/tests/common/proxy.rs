@@ -25,6 +25,8 @@ struct Shared {
     targets: Mutex<Targets>,
     /// Ends the forwarding of the connections that are open when it is cancelled, but not the connections.
     freeze: Mutex<CancellationToken>,
+    /// Ends the connections that are open when it is cancelled.
+    cut: Mutex<CancellationToken>,
     /// Whether new connections hang as well.
     dark: AtomicBool,
 }
@@ -44,6 +46,7 @@ impl Proxy {
                 next: 0,
             }),
             freeze: Mutex::default(),
+            cut: Mutex::default(),
             dark: AtomicBool::new(false),
         });
         let accepting = accept(listener, Arc::clone(&shared));
@@ -72,8 +75,12 @@ impl Proxy {
 
     /// Every open connection falls silent for ever: both ends stay open, and nothing passes. New ones work.
     pub(crate) fn freeze(&self) {
-        let fresh = CancellationToken::new();
-        std::mem::replace(&mut *self.shared.freeze.lock().unwrap(), fresh).cancel();
+        std::mem::take(&mut *self.shared.freeze.lock().unwrap()).cancel();
+    }
+
+    /// Every open connection ends: who comes again may come to another target.
+    pub(crate) fn cut(&self) {
+        std::mem::take(&mut *self.shared.cut.lock().unwrap()).cancel();
     }
 
     /// Whether nothing at all passes: connections are accepted and then ignored.
@@ -132,6 +139,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn forward(client: TcpStream, shared: Arc<Shared>) {
     let freeze = shared.freeze.lock().unwrap().clone();
+    let cut = shared.cut.lock().unwrap().clone();
     if shared.dark.load(Ordering::Acquire) {
         // Held open, like a firewall that drops what it gets. Its client gives up.
         std::future::pending::<()>().await;
@@ -150,10 +158,13 @@ async fn forward(client: TcpStream, shared: Arc<Shared>) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (frozen, also) = (freeze.clone(), freeze);
-    tokio::join!(
-        copy(from_client, to_server, frozen),
-        copy(from_server, to_client, also)
-    );
+    let both = async {
+        tokio::join!(
+            copy(from_client, to_server, frozen),
+            copy(from_server, to_client, also)
+        )
+    };
+    cut.run_until_cancelled(both).await;
 }
 
 impl Shared {

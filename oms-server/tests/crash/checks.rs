@@ -43,8 +43,8 @@ pub(crate) async fn all(
     stock_is_taken_once(database, &stored).await;
     users_are_there(database, &registered).await;
     let money = bank_agrees(database, folder, &entries).await;
-    let doubled = mails_were_sent(folder, &stored, &registered);
     nothing_died(&server.url, database, people).await;
+    let doubled = mails_were_sent(folder, &stored, &registered);
     verify(server);
     println!("{database}: lost 0, duplicated 0, {money} cents captured; {doubled} mails came twice");
 }

@@ -142,3 +142,30 @@ fn run_if_there(program: &str, args: &[&str]) -> Option<Output> {
         Err(e) => panic!("{program}: {e}"),
     }
 }
+
+/// The image builds the dependencies in a layer of their own, for which cargo wants every manifest and every target that
+/// a manifest names.
+#[test]
+fn the_image_knows_every_crate() {
+    let dockerfile = fs::read_to_string(root().join("Dockerfile")).unwrap();
+    let cargo = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let (_, members) = cargo.split_once("\nmembers = [").unwrap();
+    let (members, _) = members.split_once(']').unwrap();
+    let members: Vec<&str> = members.split('"').skip(1).step_by(2).collect();
+    assert!(members.len() >= 10, "{members:?}");
+    for member in members {
+        let copied = format!("COPY {member}/Cargo.toml {member}/\n");
+        assert!(dockerfile.contains(&copied), "the Dockerfile lacks: {copied}");
+        let manifest = fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
+        for (kind, folder) in [("bench", "benches"), ("example", "examples")] {
+            for target in manifest.split(&format!("[[{kind}]]\nname = \"")).skip(1) {
+                let (name, _) = target.split_once('"').unwrap();
+                let stub = format!("{member}/{folder}/{name}");
+                assert!(
+                    dockerfile.contains(&stub),
+                    "the Dockerfile lacks a stub of {stub}.rs"
+                );
+            }
+        }
+    }
+}

@@ -82,6 +82,10 @@ async fn play(database_url: &str) {
         }
         assert_eq!(version_of(&admin).await, to, "swap {swap}");
         load.wait_for(2).await;
+        // Each way once. A server follows another process within a second; later swaps come faster than that.
+        if swap < 4 {
+            wait_for_payments_with(&database, to, 5).await;
+        }
     }
     // A broken file is refused, with a reason, and disturbs nobody.
     std::fs::write(two.join("mock.wasm"), "half of it").unwrap();
@@ -101,10 +105,7 @@ async fn play(database_url: &str) {
 
 /// Every payment is with one version, both were used, and the one that was held is finished by the version that began it.
 async fn check(database: &Database, server: &Server, admin: &Api, load: &Load, held: String) {
-    let sql = "SELECT plugin_version, count(*) FROM oms_payment GROUP BY plugin_version";
-    let versions: Vec<(String, i64)> =
-        raw!(database, |conn| sqlx::query_as(sql).fetch_all(conn).await).unwrap();
-    let versions: BTreeMap<_, _> = versions.into_iter().collect();
+    let versions = payments_by_version(database).await;
     let requests = load.requests.load(Ordering::SeqCst);
     println!("{database}: {SWAPS} swaps, {requests} requests, 0 failed; payments by version: {versions:?}");
     assert!(
@@ -145,6 +146,30 @@ async fn check(database: &Database, server: &Server, admin: &Api, load: &Load, h
         "{}",
         String::from_utf8_lossy(&verified.stdout)
     );
+}
+
+/// Until so many more payments were begun with the version.
+async fn wait_for_payments_with(database: &Database, version: &str, more: i64) {
+    let mut wanted = None;
+    for _ in 0..1_000 {
+        let begun = payments_by_version(database)
+            .await
+            .get(version)
+            .copied()
+            .unwrap_or(0);
+        if begun >= *wanted.get_or_insert(begun + more) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{version} does not serve");
+}
+
+async fn payments_by_version(database: &Database) -> BTreeMap<String, i64> {
+    let sql = "SELECT plugin_version, count(*) FROM oms_payment GROUP BY plugin_version";
+    let versions: Vec<(String, i64)> =
+        raw!(database, |conn| sqlx::query_as(sql).fetch_all(conn).await).unwrap();
+    versions.into_iter().collect()
 }
 
 /// Until all of the amount is captured, or refunded: the bank may tell by a webhook.

@@ -49,14 +49,15 @@ impl<'a, T: ParseFromJSON> ApiExtractor<'a> for JsonBody<T> {
     ) -> poem::Result<Self> {
         let bytes = <Vec<u8> as FromRequest>::from_request(request, body).await?;
         // No body at all stands for an object without fields: all the fields of some commands may be left out.
-        let value = match request.content_type() {
-            None if bytes.is_empty() => Value::Object(Map::new()),
-            Some(kind) if Json::<T>::check_content_type(kind) => parse(&bytes)?,
-            other => return Err(unsupported(other).into()),
+        let read = || match request.content_type() {
+            None if bytes.is_empty() => Ok(Value::Object(Map::new())),
+            Some(kind) if Json::<T>::check_content_type(kind) => parse(&bytes),
+            other => Err(unsupported(other)),
         };
-        match T::parse_from_json(Some(value.clone())) {
+        match T::parse_from_json(Some(read()?)) {
             Ok(parsed) => Ok(Self(parsed)),
-            Err(e) => Err(explain::<T>(&value, e.into_message()).into()),
+            // Read once more, since few come here and the others need no copy.
+            Err(e) => Err(explain::<T>(&read()?, e.into_message()).into()),
         }
     }
 }
