@@ -249,7 +249,7 @@ impl OmsBuilder {
         self
     }
 
-    /// The most database connections (on SQLite: readers). 16 when not set. On PostgreSQL six more are for placing orders
+    /// The most database connections (on SQLite: readers). 16 when not set. On PostgreSQL seven more are for placing orders
     /// and claiming jobs alone.
     #[must_use]
     pub fn max_connections(mut self, n: u32) -> Self {

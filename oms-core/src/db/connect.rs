@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 #[cfg(feature = "sqlite")]
 const ACQUIRE: Duration = Duration::from_secs(5);
 
-/// Two for workers, one for who asks and one for probes.
+/// Two for workers, one for who asks, one for probes and one for an order that is placed alone.
 #[cfg(feature = "postgres")]
-const ROUTINE_CONNECTIONS: u32 = 4;
+const ROUTINE_CONNECTIONS: u32 = 5;
 /// One for the batch that is placed, one for the next one.
 #[cfg(feature = "postgres")]
 const PLACING_CONNECTIONS: u32 = 2;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex as Plain, MutexGuard};
 
 use futures_util::future::{Either, join_all, select};
 use shuttle::future::{JoinHandle, spawn};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::decide::{Offer, judge};
@@ -21,7 +22,12 @@ const POISON: &str = "poison";
 
 /// What a database keeps.
 #[derive(Clone)]
-struct Memory(Arc<Plain<Kept>>);
+struct Memory {
+    kept: Arc<Plain<Kept>>,
+    /// How many may write at once.
+    writers: usize,
+    free: Arc<Semaphore>,
+}
 
 struct Kept {
     offers: HashMap<String, Offer>,
@@ -39,7 +45,7 @@ struct Kept {
 const STOCK: i64 = 7;
 
 impl Memory {
-    fn new(away: Option<usize>) -> Self {
+    fn new(writers: usize, away: Option<usize>) -> Self {
         let nobody = Uuid::nil();
         let mug = Offer {
             variant: VariantId::from_uuid(nobody),
@@ -48,18 +54,20 @@ impl Memory {
             price: crate::Money::new(1_299, "EUR".parse().unwrap()).unwrap(),
             available: STOCK,
         };
-        Self(Arc::new(Plain::new(Kept {
+        let kept = Arc::new(Plain::new(Kept {
             offers: [("MUG".to_owned(), mug)].into(),
             made: HashMap::new(),
             units: 0,
             batches: Vec::new(),
             away,
             turned_away: HashSet::new(),
-        })))
+        }));
+        let free = Arc::new(Semaphore::new(writers));
+        Self { kept, writers, free }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap()
+        self.kept.lock().unwrap()
     }
 }
 
@@ -81,14 +89,18 @@ impl Kept {
 }
 
 impl Placer for Memory {
-    type Begun = ();
+    type Begun = OwnedSemaphorePermit;
 
-    async fn begin(&self) -> Result<()> {
+    async fn begin(&self) -> Result<Self::Begun> {
         dawdle(2).await;
-        Ok(())
+        Ok(Arc::clone(&self.free).acquire_owned().await.unwrap())
     }
 
-    async fn place_together(&self, (): (), batch: &[Ticket]) -> Result<Vec<Result<Placed>>> {
+    fn begins_early(&self) -> bool {
+        self.writers > 1
+    }
+
+    async fn place_together(&self, _: Self::Begun, batch: &[Ticket]) -> Result<Vec<Result<Placed>>> {
         assert!(!batch.is_empty());
         let keys: HashSet<Uuid> = batch.iter().map(|ticket| ticket.claim.id).collect();
         assert_eq!(keys.len(), batch.len(), "a batch holds a key twice");
@@ -115,15 +127,35 @@ impl Placer for Memory {
     }
 }
 
-/// The way in, and the combiners at work.
+/// Both ways in.
+#[derive(Clone)]
+struct Ways {
+    queue: Queue,
+    direct: Arc<Direct<Memory>>,
+}
+
+fn queue(tickets: mpsc::Sender<Ticket>) -> Queue {
+    Queue {
+        tickets,
+        direct: None,
+        tasks: TaskTracker::new(),
+    }
+}
+
+/// The ways in, and the combiners at work.
 fn open(
     memory: &Memory,
     capacity: usize,
     combiners: usize,
     stop: &CancellationToken,
-) -> (Queue, Vec<JoinHandle<()>>) {
+) -> (Ways, Vec<JoinHandle<()>>) {
     let (tickets, waiting) = mpsc::channel(capacity);
-    let (waiting, floor) = (Arc::new(Mutex::new(waiting)), Arc::default());
+    let (waiting, floor) = (Arc::new(Mutex::new(waiting)), Floor::default());
+    let direct = Arc::new(Direct {
+        placer: memory.clone(),
+        floor: Arc::clone(&floor),
+        stop: stop.clone(),
+    });
     let work = (0..combiners).map(|_| {
         let combiner = Combiner {
             placer: memory.clone(),
@@ -132,7 +164,8 @@ fn open(
         };
         spawn(combiner.keep_running(stop.clone()))
     });
-    (Queue { tickets }, work.collect())
+    let queue = queue(tickets);
+    (Ways { queue, direct }, work.collect())
 }
 
 fn claim(key: &str, draft: &Draft) -> Claim {
@@ -155,8 +188,7 @@ fn draft(units: i64, note: Option<&str>) -> Draft {
 
 type Answer = oneshot::Receiver<Result<Placed>>;
 
-/// Hands an order in without a limit of time. Nothing when the queue is full or closed.
-fn hand_in(queue: &Queue, claim: Claim, draft: Draft) -> Option<Answer> {
+fn ticket(claim: Claim, draft: Draft) -> (Ticket, Answer) {
     let (reply, answer) = oneshot::channel();
     let ticket = Ticket {
         claim,
@@ -164,7 +196,18 @@ fn hand_in(queue: &Queue, claim: Claim, draft: Draft) -> Option<Answer> {
         reply,
         span: Span::none(),
     };
-    queue.tickets.try_send(ticket).ok().map(|()| answer)
+    (ticket, answer)
+}
+
+/// Hands an order in without a limit of time, as [`Queue::place`] does. Nothing when the queue is full or closed.
+fn hand_in(ways: &Ways, claim: Claim, draft: Draft) -> Option<Answer> {
+    let (ticket, answer) = ticket(claim, draft);
+    if let Some(floor) = ways.direct.floor_if_alone(&ways.queue.tickets) {
+        let direct = Arc::clone(&ways.direct);
+        spawn(async move { direct.place(ticket, floor).await });
+        return Some(answer);
+    }
+    ways.queue.tickets.try_send(ticket).ok().map(|()| answer)
 }
 
 /// Customers who share keys, an order that breaks batches, a database that goes away and a server that is stopped at any
@@ -172,15 +215,17 @@ fn hand_in(queue: &Queue, claim: Claim, draft: Draft) -> Option<Answer> {
 #[test]
 fn every_order_that_got_in_is_answered() {
     explore(1_000, async || {
-        let memory = Memory::new((below(2) == 0).then_some(4));
+        // One combiner and the direct way, which share a writer; or two and the direct way, with one each.
+        let writers = [1, 3][below(2)];
+        let memory = Memory::new(writers, (below(2) == 0).then_some(4));
         let stop = CancellationToken::new();
-        let (queue, work) = open(&memory, 3, 2, &stop);
+        let (ways, work) = open(&memory, 3, writers.min(2), &stop);
         let customers = (0..4).map(|_| {
-            let (queue, memory) = (queue.clone(), memory.clone());
+            let (ways, memory) = (ways.clone(), memory.clone());
             spawn(async move {
                 for _ in 0..2 {
                     dawdle(2).await;
-                    order(&queue, &memory, below(4)).await;
+                    order(&ways, &memory, below(4)).await;
                 }
             })
         });
@@ -190,9 +235,9 @@ fn every_order_that_got_in_is_answered() {
             dawdle(20).await;
             stop.cancel();
         }
-        let gone = queue.filled();
+        let gone = ways.queue.filled();
         assert!(gone.0 <= gone.1);
-        drop(queue);
+        drop(ways);
         for done in join_all(customers).await.into_iter().chain(join_all(work).await) {
             done.unwrap();
         }
@@ -203,7 +248,7 @@ fn every_order_that_got_in_is_answered() {
 }
 
 /// Orders under one of four keys; the last is poison, the third asks for more than there is.
-async fn order(queue: &Queue, memory: &Memory, number: usize) {
+async fn order(ways: &Ways, memory: &Memory, number: usize) {
     let draft = match number {
         3 => draft(1, Some(POISON)),
         2 => draft(STOCK + 1, None),
@@ -211,7 +256,7 @@ async fn order(queue: &Queue, memory: &Memory, number: usize) {
     };
     let claim = claim(&format!("key-{number}"), &draft);
     let id = claim.id;
-    let Some(answer) = hand_in(queue, claim, draft) else {
+    let Some(answer) = hand_in(ways, claim, draft) else {
         return;
     };
     let answer = answer.await.expect("an order got in and was never answered");
@@ -233,11 +278,11 @@ async fn order(queue: &Queue, memory: &Memory, number: usize) {
 #[test]
 fn whoever_went_away_finds_the_order_by_its_key() {
     explore(1_000, async || {
-        let memory = Memory::new(None);
+        let memory = Memory::new(3, None);
         let stop = CancellationToken::new();
-        let (queue, work) = open(&memory, 16, 2, &stop);
+        let (ways, work) = open(&memory, 16, 2, &stop);
         let customers = (0..3).map(|number| {
-            let (queue, memory) = (queue.clone(), memory.clone());
+            let (queue, memory) = (ways.queue.clone(), memory.clone());
             spawn(async move {
                 let draft = draft(2, None);
                 let claim = claim(&format!("key-{number}"), &draft);
@@ -276,10 +321,10 @@ fn told(memory: &Memory, id: Uuid, answer: &Result<Placed>) {
 fn batches_keep_their_limits() {
     explore(20, async || {
         let many_lines = below(2) == 0;
-        let memory = Memory::new(None);
+        let memory = Memory::new(3, None);
         let stop = CancellationToken::new();
         let (tickets, waiting) = mpsc::channel(400);
-        let queue = Queue { tickets };
+        let queue = queue(tickets);
         let answers: Vec<Answer> = (0..400)
             .map(|n| {
                 let mut draft = draft(1, None);
@@ -291,14 +336,14 @@ fn batches_keep_their_limits() {
                     draft.lines.extend(unknown.take(below(200)));
                 }
                 let claim = claim(&format!("key-{}", n % 300), &draft);
-                hand_in(&queue, claim, draft).unwrap()
+                let (ticket, answer) = ticket(claim, draft);
+                queue.tickets.try_send(ticket).unwrap();
+                answer
             })
             .collect();
         let late = draft(1, None);
-        assert!(
-            hand_in(&queue, claim("late", &late), late).is_none(),
-            "the queue is full"
-        );
+        let (late, _) = ticket(claim("late", &late), late);
+        assert!(queue.tickets.try_send(late).is_err(), "the queue is full");
         let (waiting, floor) = (Arc::new(Mutex::new(waiting)), Arc::default());
         let work: Vec<_> = (0..2)
             .map(|_| {

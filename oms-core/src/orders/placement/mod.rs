@@ -1,11 +1,13 @@
 //! Placing: set-based group commit.
 //!
 //! Callers put their orders into a bounded queue. A combiner takes one and begins a transaction; when the batch before is
-//! done it takes whatever else waits and places them together. One order is a batch of one. There is no timer: alone when
-//! idle, larger under load. Each order is atomic, isolated and durable before its reply, as if it had a transaction of its
-//! own: the rows it takes stay locked until the commit, the update is guarded, and the table has a CHECK beneath.
+//! done it takes whatever else waits and places them together. One order is a batch of one, which its caller's runtime
+//! places when nobody else is there. There is no timer: alone when idle, larger under load. Each order is atomic, isolated
+//! and durable before its reply, as if it had a transaction of its own: the rows it takes stay locked until the commit,
+//! the update is guarded, and the table has a CHECK beneath.
 
 mod decide;
+mod direct;
 #[cfg(test)]
 mod interleavings;
 #[cfg(feature = "testing")]
@@ -23,13 +25,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::runtime;
-use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
 pub(super) use decide::Draft;
+use direct::Direct;
 #[cfg(feature = "testing")]
 pub use rehearsal::Rehearsal;
 
@@ -55,9 +58,12 @@ const SLOW: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The way in.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Queue {
     tickets: mpsc::Sender<Ticket>,
+    /// None in tests of the queue by itself.
+    direct: Option<Arc<Direct<Database>>>,
+    tasks: TaskTracker,
 }
 
 /// What became of an order.
@@ -90,15 +96,21 @@ impl Queue {
         stop: &CancellationToken,
     ) -> Result<Self> {
         let (tickets, waiting) = mpsc::channel(capacity);
-        let (waiting, floor) = (Arc::new(Mutex::new(waiting)), Arc::default());
+        let (waiting, floor) = (Arc::new(Mutex::new(waiting)), Floor::default());
+        let placer = |begin| Database {
+            db: db.clone(),
+            clock: Arc::clone(clock),
+            expiry,
+            begin,
+        };
+        let direct = Arc::new(Direct {
+            placer: placer(Begin::Here),
+            floor: Arc::clone(&floor),
+            stop: stop.clone(),
+        });
         let combiners = (0..db.writers()).map(|_| {
-            let placer = Database {
-                db: db.clone(),
-                clock: Arc::clone(clock),
-                expiry,
-            };
             let combiner = Combiner {
-                placer,
+                placer: placer(Begin::OnTheThread),
                 waiting: Arc::clone(&waiting),
                 floor: Arc::clone(&floor),
             };
@@ -109,7 +121,11 @@ impl Queue {
             all.await;
             db.close_placing().await;
         }))?;
-        Ok(Self { tickets })
+        Ok(Self {
+            tickets,
+            direct: Some(direct),
+            tasks: tasks.clone(),
+        })
     }
 
     /// Orders that wait for a batch, and how many may.
@@ -128,10 +144,17 @@ impl Queue {
             reply,
             span: Span::current(),
         };
-        self.tickets.try_send(ticket).map_err(|_| {
-            telemetry::orders_answered("queue_full", 1);
-            Error::overloaded()
-        })?;
+        if let Some(direct) = &self.direct
+            && let Some(floor) = direct.floor_if_alone(&self.tickets)
+        {
+            let direct = Arc::clone(direct);
+            self.tasks.spawn(async move { direct.place(ticket, floor).await });
+        } else {
+            self.tickets.try_send(ticket).map_err(|_| {
+                telemetry::orders_answered("queue_full", 1);
+                Error::overloaded()
+            })?;
+        }
         // No answer: the combiner is gone or in trouble, and nobody knows how far it came.
         let answer = timeout(PATIENCE, answer).await;
         answer
@@ -168,6 +191,10 @@ trait Placer {
 
     fn begin(&self) -> impl Future<Output = Result<Self::Begun>> + Send;
 
+    /// Whether a transaction may be begun while another one is open. Where there is one writer, who waits for it must
+    /// have the floor already: the one who has the floor may need it, too.
+    fn begins_early(&self) -> bool;
+
     /// One transaction for all. The results stand in the order of the tickets.
     fn place_together(
         &self,
@@ -181,12 +208,13 @@ trait Placer {
 struct Combiner<P> {
     placer: P,
     waiting: Arc<Mutex<mpsc::Receiver<Ticket>>>,
-    floor: Arc<Mutex<usize>>,
+    floor: Floor,
 }
 
-/// The right to place a batch, and how many orders the last one had. What comes while one is being placed is better
-/// placed together after it than in small pieces beside it, which would mostly wait for its rows.
-type Floor<'a> = MutexGuard<'a, usize>;
+/// Whoever holds it may place a batch; it keeps how many orders the last one had. What comes while one is being placed is
+/// better placed together after it than in small pieces beside it, which would mostly wait for its rows.
+type Floor = Arc<Mutex<usize>>;
+type Held = OwnedMutexGuard<usize>;
 
 impl<P: Placer> Combiner<P> {
     /// A panic drops the orders that were in hand, whose callers are told to come back with their keys; the others are
@@ -213,12 +241,7 @@ impl<P: Placer> Combiner<P> {
             }
             (batch, carried) = part_twins(batch);
             tracing::trace!(orders = batch.len(), "placing a batch");
-            let span = telemetry::batch("orders", batch.iter().map(|ticket| &ticket.span));
-            let mut placing = pin!(self.place(batch, begun).instrument(span));
-            if timeout(SLOW, &mut placing).await.is_err() {
-                drop(floor);
-                placing.await;
-            }
+            place_held(&self.placer, batch, begun, floor).await;
         }
     }
 
@@ -228,7 +251,7 @@ impl<P: Placer> Combiner<P> {
         &self,
         mut batch: Vec<Ticket>,
         stop: &CancellationToken,
-    ) -> Option<(Vec<Ticket>, Result<P::Begun>, Floor<'_>)> {
+    ) -> Option<(Vec<Ticket>, Result<P::Begun>, Held)> {
         let mut waiting = if batch.is_empty() {
             Some(self.waiting.lock().await)
         } else {
@@ -244,61 +267,77 @@ impl<P: Placer> Combiner<P> {
                 batch.push(first(waiting, stop).await?);
             }
         }
-        let begun = contained(self.placer.begin()).await;
-        let mut floor = self.floor.lock().await;
+        let begin = contained(self.placer.begin());
+        let floor = Arc::clone(&self.floor).lock_owned();
+        let (begun, mut floor) = if self.placer.begins_early() {
+            (begin.await, floor.await)
+        } else {
+            let floor = floor.await;
+            (begin.await, floor)
+        };
         if let Some(waiting) = &mut waiting {
             gather(waiting, &mut batch, *floor / 2, is_full).await;
         }
         *floor = batch.len();
         Some((batch, begun, floor))
     }
+}
 
-    /// Places the batch and answers every ticket. A batch that fails is split in halves, so that one bad order cannot
-    /// fail its neighbours.
-    async fn place(&self, batch: Vec<Ticket>, begun: Result<P::Begun>) {
-        let (mut parts, mut begun) = (vec![batch], Some(begun));
-        while let Some(mut part) = parts.pop() {
-            if part.is_empty() {
-                continue;
-            }
-            let started = Instant::now();
-            let placing = async {
-                let begun = match begun.take() {
-                    Some(begun) => begun,
-                    None => self.placer.begin().await,
-                };
-                self.placer.place_together(begun?, &part).await
+/// As [`place`], with the floor until this batch is done, or slow.
+async fn place_held<P: Placer>(placer: &P, batch: Vec<Ticket>, begun: Result<P::Begun>, floor: Option<Held>) {
+    let span = telemetry::batch("orders", batch.iter().map(|ticket| &ticket.span));
+    let mut placing = pin!(place(placer, batch, begun).instrument(span));
+    if timeout(SLOW, &mut placing).await.is_err() {
+        drop(floor);
+        placing.await;
+    }
+}
+
+/// Places the batch and answers every ticket. A batch that fails is split in halves, so that one bad order cannot
+/// fail its neighbours.
+async fn place<P: Placer>(placer: &P, batch: Vec<Ticket>, begun: Result<P::Begun>) {
+    let (mut parts, mut begun) = (vec![batch], Some(begun));
+    while let Some(mut part) = parts.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        let started = Instant::now();
+        let placing = async {
+            let begun = match begun.take() {
+                Some(begun) => begun,
+                None => placer.begin().await,
             };
-            // After a panic in the commit the orders may stand: their halves, and later their callers, find them.
-            let placed = contained(placing).await;
-            telemetry::batch_placed(part.len(), started.elapsed(), placed.is_ok());
-            match placed {
-                Ok(results) => {
-                    count(&results);
-                    for (ticket, result) in part.into_iter().zip(results) {
-                        // The caller may have gone away; its order stands.
-                        drop(ticket.reply.send(result));
-                    }
+            placer.place_together(begun?, &part).await
+        };
+        // After a panic in the commit the orders may stand: their halves, and later their callers, find them.
+        let placed = contained(placing).await;
+        telemetry::batch_placed(part.len(), started.elapsed(), placed.is_ok());
+        match placed {
+            Ok(results) => {
+                count(&results);
+                for (ticket, result) in part.into_iter().zip(results) {
+                    // The caller may have gone away; its order stands.
+                    drop(ticket.reply.send(result));
                 }
-                Err(error) if error.is_retryable() => {
-                    tracing::warn!(%error, orders = part.len(), "a batch was not placed");
-                    telemetry::orders_answered("failed", part.len());
-                    for ticket in part {
-                        drop(ticket.reply.send(Err(Error::overloaded())));
-                    }
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%error, orders = part.len(), "a batch was not placed");
+                telemetry::orders_answered("failed", part.len());
+                for ticket in part {
+                    drop(ticket.reply.send(Err(Error::overloaded())));
                 }
-                Err(error) if part.len() == 1 => {
-                    tracing::error!(%error, "an order was not placed");
-                    telemetry::orders_answered("failed", 1);
-                    if let Some(ticket) = part.pop() {
-                        drop(ticket.reply.send(Err(error)));
-                    }
+            }
+            Err(error) if part.len() == 1 => {
+                tracing::error!(%error, "an order was not placed");
+                telemetry::orders_answered("failed", 1);
+                if let Some(ticket) = part.pop() {
+                    drop(ticket.reply.send(Err(error)));
                 }
-                Err(error) => {
-                    tracing::warn!(%error, orders = part.len(), "a batch failed: trying its halves");
-                    let second = part.split_off(part.len() / 2);
-                    parts.extend([second, part]);
-                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, orders = part.len(), "a batch failed: trying its halves");
+                let second = part.split_off(part.len() / 2);
+                parts.extend([second, part]);
             }
         }
     }
@@ -327,13 +366,28 @@ struct Database {
     db: Db,
     clock: Arc<dyn Clock>,
     expiry: Duration,
+    begin: Begin,
+}
+
+/// Which connections are used: a connection to PostgreSQL belongs to the runtime that opened it.
+#[derive(Clone, Copy)]
+enum Begin {
+    Here,
+    OnTheThread,
 }
 
 impl Placer for Database {
     type Begun = Tx;
 
     async fn begin(&self) -> Result<Tx> {
-        self.db.placing().await
+        match self.begin {
+            Begin::Here => self.db.routine().await,
+            Begin::OnTheThread => self.db.placing().await,
+        }
+    }
+
+    fn begins_early(&self) -> bool {
+        self.db.writers() > 1
     }
 
     async fn place_together(&self, begun: Tx, batch: &[Ticket]) -> Result<Vec<Result<Placed>>> {

@@ -89,6 +89,9 @@ impl Shop {
 
     /// So many orders at the same moment, which are one batch.
     async fn place_together(&self, orders: usize, keys: &str) -> Vec<Result<Order>> {
+        // As many came before, so that the first one does not go by itself.
+        let direct = self.oms.inner.placement.direct.as_ref().unwrap();
+        *direct.floor.lock().await = orders;
         let keys: Vec<String> = (0..orders).map(|n| format!("{keys}-{n}")).collect();
         join_all(keys.iter().map(|key| self.place(key))).await
     }
