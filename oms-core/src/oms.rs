@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::jobs::Doorbell;
 use crate::mail::{LogMailer, Mailer};
 use crate::orders::placement;
-use crate::payments::{Account, PaymentGateway};
+use crate::payments::{Account, Intake, PaymentGateway};
 use crate::time::{Clock, SystemClock, Timestamp};
 use crate::users::{Gate, Passwords};
 
@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) natives: BTreeMap<String, Arc<dyn PaymentGateway>>,
     /// Where orders wait for their batch.
     pub(crate) placement: placement::Queue,
+    /// Where webhook events wait to be kept.
+    pub(crate) intake: Intake,
     #[cfg(feature = "plugins")]
     pub(crate) plugins: crate::plugins::Host,
     /// Rings when jobs were committed.
@@ -279,6 +281,7 @@ impl OmsBuilder {
         let gate = Gate::start(&db, &self.clock, &tasks, &stop);
         let accounts = self.accounts.into_iter().map(|a| (a.name.clone(), a)).collect();
         let inner = Inner {
+            intake: Intake::new(&db),
             db,
             #[cfg(feature = "plugins")]
             plugins: crate::plugins::Host::new(self.settings.cache_dir.clone(), Arc::clone(&self.clock)),

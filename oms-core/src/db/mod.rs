@@ -6,6 +6,7 @@
 #[cfg(feature = "sqlite")]
 mod checkpoint;
 mod connect;
+mod list;
 mod lock;
 mod migrate;
 #[cfg(feature = "postgres")]
@@ -22,7 +23,8 @@ use std::time::Duration;
 #[cfg(feature = "sqlite")]
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-pub(crate) use lock::{Table, lock};
+pub(crate) use list::push_list;
+pub(crate) use lock::{Table, lock, row_lock};
 pub(crate) use migrate::check_schema;
 #[cfg(feature = "postgres")]
 pub(crate) use pool::PgTx;

@@ -55,6 +55,11 @@ pub(crate) async fn load_locked(tx: &mut Tx, id: OrderId) -> Result<Order> {
     store::load_locked(tx, id).await
 }
 
+/// As [`load_locked`], those that there are of at least one.
+pub(crate) async fn all_locked(tx: &mut Tx, ids: &[OrderId]) -> Result<Vec<Order>> {
+    store::all_locked(tx, ids).await
+}
+
 /// A payment starts: the order is held for `hold` from now on, for ever when none.
 pub(crate) async fn payment_started(
     tx: &mut Tx,

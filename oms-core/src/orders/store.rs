@@ -9,7 +9,7 @@ use super::model::{
     Address, Fulfillment, FulfillmentLine, Order, OrderLine, OrderState, PaymentState, TimelineEntry,
 };
 use crate::actor::Actor;
-use crate::db::{Table, Tx, lock, run};
+use crate::db::{Tx, push_list, row_lock, run};
 use crate::error::{Error, Result};
 use crate::id::{BusinessId, FulfillmentId, OrderId, UserId, VariantId};
 use crate::money::{Currency, Money};
@@ -134,21 +134,30 @@ pub(super) async fn find(tx: &mut Tx, id: OrderId) -> Result<Option<Order>> {
 
 /// The order with its row locked until the transaction ends.
 pub(super) async fn load_locked(tx: &mut Tx, id: OrderId) -> Result<Order> {
-    lock(tx, Table::Order, &[id.uuid()]).await?;
-    find(tx, id).await?.ok_or(Error::NotFound("order"))
+    all_locked(tx, &[id]).await?.pop().ok_or(Error::NotFound("order"))
+}
+
+/// As [`load_locked`], those that there are of at least one.
+pub(super) async fn all_locked(tx: &mut Tx, ids: &[OrderId]) -> Result<Vec<Order>> {
+    let lock = row_lock(tx);
+    let rows: Vec<OrderRow> = run!(tx, |conn| {
+        let mut sql = sqlx::QueryBuilder::new("SELECT * FROM oms_order WHERE id IN ");
+        push_list(&mut sql, ids);
+        sql.push(" ORDER BY id").push(lock);
+        sql.build_query_as().fetch_all(conn).await
+    })?;
+    with_lines(tx, rows).await
 }
 
 async fn with_lines(tx: &mut Tx, rows: Vec<OrderRow>) -> Result<Vec<Order>> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
+    let ids: Vec<OrderId> = rows.iter().map(|row| row.id).collect();
     let lines: Vec<LineRow> = run!(tx, |conn| {
-        let mut sql = sqlx::QueryBuilder::new("SELECT * FROM oms_order_line WHERE order_id IN (");
-        let mut ids = sql.separated(", ");
-        for row in &rows {
-            ids.push_bind(row.id);
-        }
-        sql.push(") ORDER BY order_id, line");
+        let mut sql = sqlx::QueryBuilder::new("SELECT * FROM oms_order_line WHERE order_id IN ");
+        push_list(&mut sql, &ids);
+        sql.push(" ORDER BY order_id, line");
         sql.build_query_as().fetch_all(conn).await
     })?;
     let mut by_order: HashMap<OrderId, Vec<LineRow>> = HashMap::new();

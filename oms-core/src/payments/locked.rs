@@ -1,6 +1,9 @@
 //! An order and one of its payments, locked. Every change of a payment goes through here, so that the rows, the order
 //! and the jobs that follow are stored together or not at all.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 use super::gateway::GatewayStatus;
 use super::merge::{News, merge};
 use super::model::{Attention, Capture, OperationStatus, Payment, Refund};
@@ -9,8 +12,8 @@ use super::store::attempts::{self, Attempt, Operation, Progress};
 use super::{reconcile, store};
 use crate::actor::Actor;
 use crate::db::Tx;
-use crate::error::Result;
-use crate::id::{AttemptId, CaptureId, PaymentId, RefundId};
+use crate::error::{Error, Result};
+use crate::id::{AttemptId, CaptureId, OrderId, PaymentId, RefundId};
 use crate::jobs::{Job, NewJob, enqueue};
 use crate::orders::settle::{self, Moved, Verdict};
 use crate::orders::{Order, OrderState};
@@ -39,22 +42,48 @@ impl Locked {
     }
 
     pub(super) async fn load_at(tx: &mut Tx, place: Place, actor: &Actor, now: Timestamp) -> Result<Self> {
-        let id = place.payment;
-        let order = settle::load_locked(tx, place.order).await?;
-        let payment = store::get_locked(tx, id).await?;
-        let attempts = attempts::of_payment(tx, id).await?;
-        Ok(Self {
-            order,
-            payment_before: payment.clone(),
-            payment,
-            attempts_before: attempts.clone(),
-            attempts,
-            now,
-            ask: false,
-            order_untold: false,
-            actor: actor.clone(),
-            jobs: Vec::new(),
-        })
+        let all = Self::load_all(tx, vec![(place, actor.clone())], now).await?;
+        all.into_iter().next().ok_or(Error::NotFound("payment"))
+    }
+
+    /// Payments of different orders, in the order in which they are given.
+    pub(super) async fn load_all(
+        tx: &mut Tx,
+        wanted: Vec<(Place, Actor)>,
+        now: Timestamp,
+    ) -> Result<Vec<Self>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<OrderId> = wanted.iter().map(|(place, _)| place.order).collect();
+        let mut orders: HashMap<OrderId, Order> = by(settle::all_locked(tx, &ids).await?, |order| order.id);
+        let ids: Vec<PaymentId> = wanted.iter().map(|(place, _)| place.payment).collect();
+        let mut payments: HashMap<PaymentId, Payment> =
+            by(store::all_locked(tx, &ids).await?, |payment| payment.id);
+        let mut attempts: HashMap<PaymentId, Vec<Attempt>> = HashMap::new();
+        for attempt in attempts::of_payments(tx, &ids).await? {
+            attempts.entry(attempt.payment).or_default().push(attempt);
+        }
+        let one = |(place, actor): (Place, Actor)| {
+            let order = orders.remove(&place.order).ok_or(Error::NotFound("order"))?;
+            let payment = payments
+                .remove(&place.payment)
+                .ok_or(Error::NotFound("payment"))?;
+            let attempts = attempts.remove(&place.payment).unwrap_or_default();
+            Ok(Self {
+                order,
+                payment_before: payment.clone(),
+                payment,
+                attempts_before: attempts.clone(),
+                attempts,
+                now,
+                ask: false,
+                order_untold: false,
+                actor,
+                jobs: Vec::new(),
+            })
+        };
+        wanted.into_iter().map(one).collect()
     }
 
     pub(super) fn attempt(&mut self, id: AttemptId) -> Option<&mut Attempt> {
@@ -297,6 +326,10 @@ impl Locked {
         }
         Ok(())
     }
+}
+
+fn by<K: Eq + Hash, V>(values: Vec<V>, key: impl Fn(&V) -> K) -> HashMap<K, V> {
+    values.into_iter().map(|value| (key(&value), value)).collect()
 }
 
 /// The job that carries a refund out.

@@ -31,6 +31,7 @@ pub use model::{
     Refund, RefundPayment, RefundSent, StartPayment,
 };
 pub use store::inbox::{InboxEntry, InboxStatus};
+pub(crate) use webhooks::Intake;
 pub use webhooks::WebhookOutcome;
 
 #[cfg(feature = "conformance")]

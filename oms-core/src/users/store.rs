@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use super::model::{Email, User, Username};
 use super::session::Session;
 use crate::actor::{Actor, Roles};
-use crate::db::{Tx, on_unique, run};
+use crate::db::{Tx, on_unique, push_list, run};
 use crate::error::{Error, Result};
 use crate::id::{SessionId, TokenId, UserId};
 use crate::time::Timestamp;
@@ -368,20 +368,15 @@ pub(super) async fn actors_of(
     sessions: &[SessionId],
     now: Timestamp,
 ) -> Result<HashMap<SessionId, Actor>> {
-    // Filled up with repetitions, so that there are few texts for a connection to remember.
-    let count = sessions.len().next_power_of_two();
     let rows: Vec<(SessionId, UserId, bool, bool, bool)> = run!(tx, |conn| {
         let mut sql = sqlx::QueryBuilder::new(
             "SELECT s.id, u.id, u.operator, u.admin, u.email_verified_at IS NOT NULL
              FROM oms_session s JOIN oms_user u ON u.id = s.user_id
              WHERE s.revoked_at IS NULL AND u.disabled_at IS NULL AND s.expires_at > ",
         );
-        sql.push_bind(now).push(" AND s.id IN (");
-        let mut ids = sql.separated(", ");
-        for id in sessions.iter().cycle().take(count) {
-            ids.push_bind(*id);
-        }
-        sql.push(")").build_query_as().fetch_all(conn).await
+        sql.push_bind(now).push(" AND s.id IN ");
+        push_list(&mut sql, sessions);
+        sql.build_query_as().fetch_all(conn).await
     })?;
     let actor = |(session, id, operator, admin, verified)| {
         let roles = Roles { operator, admin };

@@ -1,10 +1,11 @@
 //! Attempts: one row for each operation at a gateway, with all its tries under one key of the gateway.
 
 use serde::{Deserialize, Serialize};
+use sqlx::QueryBuilder;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::db::{Tx, run};
+use crate::db::{Tx, push_list, run};
 use crate::error::{Error, Result};
 use crate::id::{AttemptId, CaptureId, PaymentId, RefundId};
 use crate::idempotency::Claim;
@@ -218,15 +219,19 @@ pub(in crate::payments) async fn get(tx: &mut Tx, id: AttemptId) -> Result<Attem
 
 /// All attempts of a payment, the oldest first.
 pub(in crate::payments) async fn of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Vec<Attempt>> {
+    of_payments(tx, &[payment]).await
+}
+
+/// All attempts of at least one payment, the oldest first.
+pub(in crate::payments) async fn of_payments(tx: &mut Tx, payments: &[PaymentId]) -> Result<Vec<Attempt>> {
     let rows: Vec<Row> = run!(tx, |conn| {
-        sqlx::query_as(concat!(
+        let mut sql = QueryBuilder::new(concat!(
             "SELECT ",
             columns!(),
-            " FROM oms_payment_attempt WHERE payment_id = $1 ORDER BY id"
-        ))
-        .bind(payment)
-        .fetch_all(conn)
-        .await
+            " FROM oms_payment_attempt WHERE payment_id IN "
+        ));
+        push_list(&mut sql, payments);
+        sql.push(" ORDER BY id").build_query_as().fetch_all(conn).await
     })?;
     rows.into_iter().map(Row::attempt).collect()
 }

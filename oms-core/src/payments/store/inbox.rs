@@ -1,6 +1,10 @@
 //! SQL of the webhook inbox.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
+use sqlx::QueryBuilder;
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -118,37 +122,48 @@ pub(in crate::payments) async fn insert(
     entry: &InboxEntry,
     delivery: &Delivery,
 ) -> Result<bool> {
-    // For people who look into a case: what is no text is shown as far as it is.
-    let headers: Vec<_> = delivery
-        .headers
-        .iter()
-        .map(|(name, value)| (name, String::from_utf8_lossy(value)))
-        .collect();
-    let inserted = run!(tx, |conn| {
-        sqlx::query(
+    Ok(insert_all(tx, vec![(entry, delivery)]).await?.contains(&entry.id))
+}
+
+/// Keeps new events, at least one; those that were kept before are left out of the answer.
+pub(in crate::payments) async fn insert_all(
+    tx: &mut Tx,
+    mut entries: Vec<(&InboxEntry, &Delivery)>,
+) -> Result<HashSet<InboxId>> {
+    // Two transactions that keep the same events meet at the first of them, and cannot wait for each other.
+    entries.sort_by_key(|(entry, _)| (&entry.account, &entry.event_id));
+    let ids: Vec<(InboxId,)> = run!(tx, |conn| {
+        let mut sql = QueryBuilder::new(
             "INSERT INTO oms_webhook_inbox (id, account, event_id, kind, payment_id, reference, event, headers,
-                 body, status, detail, received_at, applied_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-             ON CONFLICT (account, event_id) DO NOTHING",
-        )
-        .bind(entry.id)
-        .bind(&entry.account)
-        .bind(&entry.event_id)
-        .bind(&entry.kind)
-        .bind(entry.payment)
-        .bind(&entry.reference)
-        .bind(Json(&entry.event))
-        .bind(Json(&headers))
-        .bind(&delivery.body)
-        .bind(entry.status.as_str())
-        .bind(&entry.detail)
-        .bind(entry.received_at)
-        .bind(entry.applied_at)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected())
+                 body, status, detail, received_at, applied_at) ",
+        );
+        sql.push_values(entries, |mut row, (entry, delivery)| {
+            row.push_bind(entry.id)
+                .push_bind(&entry.account)
+                .push_bind(&entry.event_id)
+                .push_bind(&entry.kind)
+                .push_bind(entry.payment)
+                .push_bind(&entry.reference)
+                .push_bind(Json(&entry.event))
+                .push_bind(Json(readable(&delivery.headers)))
+                .push_bind(&delivery.body)
+                .push_bind(entry.status.as_str())
+                .push_bind(&entry.detail)
+                .push_bind(entry.received_at)
+                .push_bind(entry.applied_at);
+        });
+        sql.push(" ON CONFLICT (account, event_id) DO NOTHING RETURNING id");
+        sql.build_query_as().fetch_all(conn).await
     })?;
-    Ok(inserted == 1)
+    Ok(ids.into_iter().map(|(id,)| id).collect())
+}
+
+/// For people who look into a case: what is no text is shown as far as it is.
+fn readable(headers: &[(String, Vec<u8>)]) -> Vec<(&str, Cow<'_, str>)> {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value)))
+        .collect()
 }
 
 /// Stores what became of an event.

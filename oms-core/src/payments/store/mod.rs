@@ -7,12 +7,13 @@ mod verify;
 
 use std::time::Duration;
 
+use sqlx::QueryBuilder;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::gateway::{CaptureMode, Metadata, NextAction};
 use super::model::{Attention, Payment, PaymentStatus};
-use crate::db::{Table, Tx, lock, run};
+use crate::db::{Tx, push_list, row_lock, run};
 use crate::error::{Error, Result};
 use crate::id::{OrderId, PaymentId, UserId};
 use crate::money::Money;
@@ -118,12 +119,10 @@ impl Row {
 
 /// Rows become payments with their captures and refunds.
 async fn whole(tx: &mut Tx, rows: Vec<Row>) -> Result<Vec<Payment>> {
-    let mut payments = Vec::with_capacity(rows.len());
-    for row in rows {
-        let mut payment = row.payment()?;
-        payment.captures = parts::captures_of(tx, &payment).await?;
-        payment.refunds = parts::refunds_of(tx, &payment).await?;
-        payments.push(payment);
+    let mut payments = rows.into_iter().map(Row::payment).collect::<Result<Vec<_>>>()?;
+    if !payments.is_empty() {
+        parts::add_captures(tx, &mut payments).await?;
+        parts::add_refunds(tx, &mut payments).await?;
     }
     Ok(payments)
 }
@@ -140,10 +139,16 @@ pub(super) async fn get(tx: &mut Tx, id: PaymentId) -> Result<Payment> {
     payments.into_iter().next().ok_or(Error::NotFound("payment"))
 }
 
-/// As [`get`], after the payment's row was locked. Lock its order before.
-pub(super) async fn get_locked(tx: &mut Tx, id: PaymentId) -> Result<Payment> {
-    lock(tx, Table::Payment, &[id.uuid()]).await?;
-    get(tx, id).await
+/// As [`get`], those that there are of at least one, with their rows locked. Lock their orders before.
+pub(super) async fn all_locked(tx: &mut Tx, ids: &[PaymentId]) -> Result<Vec<Payment>> {
+    let lock = row_lock(tx);
+    let rows: Vec<Row> = run!(tx, |conn| {
+        let mut sql = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM oms_payment WHERE id IN "));
+        push_list(&mut sql, ids);
+        sql.push(" ORDER BY id").push(lock);
+        sql.build_query_as().fetch_all(conn).await
+    })?;
+    whole(tx, rows).await
 }
 
 /// A payment and the order that it belongs to for ever.
@@ -168,14 +173,57 @@ pub(super) async fn place_of(tx: &mut Tx, id: PaymentId) -> Result<Place> {
 
 /// The same, if it is this account's.
 pub(super) async fn of_account(tx: &mut Tx, account: &str, id: PaymentId) -> Result<Option<Place>> {
-    let place = run!(tx, |conn| {
-        sqlx::query_as("SELECT id, order_id FROM oms_payment WHERE id = $1 AND account = $2")
-            .bind(id)
-            .bind(account)
-            .fetch_optional(conn)
-            .await
+    let known = by_ids(tx, &[id]).await?.into_iter();
+    let mut of_account = known.filter(|known| known.account == account);
+    Ok(of_account.next().map(|known| known.place))
+}
+
+/// A payment's place with what gateways know it by.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct Known {
+    #[sqlx(flatten)]
+    pub(super) place: Place,
+    pub(super) account: String,
+    pub(super) reference: Option<String>,
+}
+
+/// Those of these payments that there are.
+pub(super) async fn by_ids(tx: &mut Tx, ids: &[PaymentId]) -> Result<Vec<Known>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(run!(tx, |conn| {
+        let mut sql =
+            QueryBuilder::new("SELECT id, order_id, account, reference FROM oms_payment WHERE id IN ");
+        push_list(&mut sql, ids);
+        sql.build_query_as().fetch_all(conn).await
+    })?)
+}
+
+/// Those that gateways know by these references, each of the account beside it.
+pub(super) async fn by_references(tx: &mut Tx, names: &[(&str, &str)]) -> Result<Vec<Known>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut accounts, references): (Vec<_>, Vec<_>) = names.iter().copied().unzip();
+    accounts.sort_unstable();
+    accounts.dedup();
+    let mut known: Vec<Known> = run!(tx, |conn| {
+        let mut sql =
+            QueryBuilder::new("SELECT id, order_id, account, reference FROM oms_payment WHERE account IN ");
+        push_list(&mut sql, &accounts);
+        sql.push(" AND reference IN ");
+        push_list(&mut sql, &references);
+        sql.build_query_as().fetch_all(conn).await
     })?;
-    Ok(place)
+    // Two accounts may have the same reference.
+    known.retain(|known| {
+        let of_this = |(account, reference): &(&str, &str)| {
+            known.account == *account && known.reference.as_deref() == Some(*reference)
+        };
+        names.iter().any(of_this)
+    });
+    Ok(known)
 }
 
 /// Who placed the order; none for a guest.
@@ -217,14 +265,8 @@ pub(crate) async fn open_of_order(tx: &mut Tx, order: OrderId) -> Result<Option<
 
 /// The payment that an account's gateway knows by this reference.
 pub(super) async fn by_reference(tx: &mut Tx, account: &str, reference: &str) -> Result<Option<Place>> {
-    let place = run!(tx, |conn| {
-        sqlx::query_as("SELECT id, order_id FROM oms_payment WHERE account = $1 AND reference = $2")
-            .bind(account)
-            .bind(reference)
-            .fetch_optional(conn)
-            .await
-    })?;
-    Ok(place)
+    let known = by_references(tx, &[(account, reference)]).await?.pop();
+    Ok(known.map(|known| known.place))
 }
 
 /// Payments with this attention, by id.

@@ -1,6 +1,8 @@
 //! SQL of captures and refunds.
 
-use crate::db::{Tx, run};
+use sqlx::QueryBuilder;
+
+use crate::db::{Tx, push_list, run};
 use crate::error::{Error, Result};
 use crate::id::{CaptureId, PaymentId, RefundId};
 use crate::payments::model::{Capture, OperationStatus, Payment, Refund};
@@ -9,6 +11,7 @@ use crate::time::Timestamp;
 #[derive(sqlx::FromRow)]
 struct CaptureRow {
     id: CaptureId,
+    payment_id: PaymentId,
     amount: i64,
     r#final: bool,
     status: String,
@@ -20,6 +23,7 @@ struct CaptureRow {
 #[derive(sqlx::FromRow)]
 struct RefundRow {
     id: RefundId,
+    payment_id: PaymentId,
     amount: i64,
     reason: Option<String>,
     status: String,
@@ -37,18 +41,24 @@ fn status(table: &'static str, id: &impl ToString, text: &str) -> Result<Operati
     })
 }
 
-pub(super) async fn captures_of(tx: &mut Tx, payment: &Payment) -> Result<Vec<Capture>> {
+fn ids(payments: &[Payment]) -> Vec<PaymentId> {
+    payments.iter().map(|payment| payment.id).collect()
+}
+
+/// Of at least one payment, the oldest first.
+pub(super) async fn add_captures(tx: &mut Tx, payments: &mut [Payment]) -> Result<()> {
     let rows: Vec<CaptureRow> = run!(tx, |conn| {
-        sqlx::query_as(
-            "SELECT id, amount, final, status, reference, created_at, updated_at
-             FROM oms_capture WHERE payment_id = $1 ORDER BY id",
-        )
-        .bind(payment.id)
-        .fetch_all(conn)
-        .await
+        let mut sql = QueryBuilder::new(
+            "SELECT id, payment_id, amount, final, status, reference, created_at, updated_at
+             FROM oms_capture WHERE payment_id IN ",
+        );
+        push_list(&mut sql, &ids(payments));
+        sql.push(" ORDER BY id").build_query_as().fetch_all(conn).await
     })?;
-    let capture = |row: CaptureRow| {
-        Ok(Capture {
+    for row in rows {
+        let of = payments.iter_mut().find(|payment| payment.id == row.payment_id);
+        let payment = of.ok_or(Error::NotFound("payment"))?;
+        let capture = Capture {
             status: status("oms_capture", &row.id, &row.status)?,
             amount: payment.money(row.amount)?,
             id: row.id,
@@ -57,23 +67,26 @@ pub(super) async fn captures_of(tx: &mut Tx, payment: &Payment) -> Result<Vec<Ca
             reference: row.reference,
             created_at: row.created_at,
             updated_at: row.updated_at,
-        })
-    };
-    rows.into_iter().map(capture).collect()
+        };
+        payment.captures.push(capture);
+    }
+    Ok(())
 }
 
-pub(super) async fn refunds_of(tx: &mut Tx, payment: &Payment) -> Result<Vec<Refund>> {
+/// Of at least one payment, the oldest first.
+pub(super) async fn add_refunds(tx: &mut Tx, payments: &mut [Payment]) -> Result<()> {
     let rows: Vec<RefundRow> = run!(tx, |conn| {
-        sqlx::query_as(
-            "SELECT id, amount, reason, status, reference, created_at, updated_at
-             FROM oms_refund WHERE payment_id = $1 ORDER BY id",
-        )
-        .bind(payment.id)
-        .fetch_all(conn)
-        .await
+        let mut sql = QueryBuilder::new(
+            "SELECT id, payment_id, amount, reason, status, reference, created_at, updated_at
+             FROM oms_refund WHERE payment_id IN ",
+        );
+        push_list(&mut sql, &ids(payments));
+        sql.push(" ORDER BY id").build_query_as().fetch_all(conn).await
     })?;
-    let refund = |row: RefundRow| {
-        Ok(Refund {
+    for row in rows {
+        let of = payments.iter_mut().find(|payment| payment.id == row.payment_id);
+        let payment = of.ok_or(Error::NotFound("payment"))?;
+        let refund = Refund {
             status: status("oms_refund", &row.id, &row.status)?,
             amount: payment.money(row.amount)?,
             id: row.id,
@@ -82,9 +95,10 @@ pub(super) async fn refunds_of(tx: &mut Tx, payment: &Payment) -> Result<Vec<Ref
             reference: row.reference,
             created_at: row.created_at,
             updated_at: row.updated_at,
-        })
-    };
-    rows.into_iter().map(refund).collect()
+        };
+        payment.refunds.push(refund);
+    }
+    Ok(())
 }
 
 /// The payment of a refund, which never changes.

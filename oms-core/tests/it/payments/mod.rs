@@ -17,6 +17,7 @@ use crate::support::{TestOms, each_db_with};
 
 mod faults;
 mod leftovers;
+mod together;
 mod webhooks;
 
 const PRICE: i64 = 5_000;

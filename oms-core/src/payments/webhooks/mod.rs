@@ -1,20 +1,26 @@
 //! Webhooks: what a gateway tells by itself. Each event is kept and applied in one transaction, once.
 
+mod find;
+mod hear;
+mod together;
+
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::gateway::{Change, Delivery, GatewayEvent, Proof, Received, RefundReport, Reply, WebhookError};
+pub(super) use hear::{hear, hear_again};
+pub(crate) use together::Intake;
+
+use super::gateway::{Change, Delivery, GatewayEvent, Proof, Received, Reply, WebhookError};
 use super::gateways::Work;
 use super::locked::Locked;
-use super::merge::News;
-use super::model::{Attention, OperationStatus};
 use super::start::webhook_url;
 use super::store::Place;
 use super::store::inbox::{self, InboxEntry, InboxStatus};
 use super::{gateways, reconcile, store};
 use crate::actor::Actor;
 use crate::db::{Table, Tx, lock};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::InboxId;
 use crate::jobs::{Job, JobError, NewJob, enqueue};
 use crate::oms::Oms;
@@ -76,7 +82,7 @@ pub(super) async fn receive(oms: Oms, account: String, mut delivery: Delivery) -
                 let why = format!("an event has the id {:?}", event.id);
                 return Ok(WebhookOutcome::Refused(WebhookError::Malformed(why)));
             }
-            keep_all(&oms, &account, events, &delivery).await.map(|()| reply)
+            keep_all(&oms, &account, events, delivery).await.map(|()| reply)
         }
     };
     Ok(match kept {
@@ -111,13 +117,13 @@ async fn look_at(oms: &Oms, account: &str, references: &[String]) -> Result<()> 
     Ok(())
 }
 
-/// A transaction for each event, so that events that come together in any order cannot block each other. After a
-/// failure in the middle the gateway sends all of them again, and those that are kept are known by their ids.
-async fn keep_all(oms: &Oms, account: &str, events: Vec<GatewayEvent>, delivery: &Delivery) -> Result<()> {
+/// One after the other, in the order of the gateway. After a failure in the middle it sends all of them again, and those
+/// that are kept are known by their ids.
+async fn keep_all(oms: &Oms, account: &str, events: Vec<GatewayEvent>, delivery: Delivery) -> Result<()> {
+    let delivery = Arc::new(delivery);
     for event in events {
-        let now = oms.now();
-        let mut entry = InboxEntry {
-            id: InboxId::new(now),
+        let entry = InboxEntry {
+            id: InboxId::new(oms.now()),
             account: account.into(),
             event_id: event.id.clone(),
             kind: event.kind.clone(),
@@ -130,55 +136,23 @@ async fn keep_all(oms: &Oms, account: &str, events: Vec<GatewayEvent>, delivery:
             applied_at: None,
             event,
         };
-        match keep(oms, &mut entry, delivery).await {
-            Err(e) if !e.is_retryable() => {
-                tracing::error!(account, event.id = %entry.event_id, error = %e, "a webhook event could not be applied");
-                keep_failed(oms, entry, delivery, &e).await?;
-            }
-            kept => kept?,
-        }
+        together::keep(oms, entry, Arc::clone(&delivery)).await?;
     }
     Ok(())
 }
 
-async fn keep(oms: &Oms, entry: &mut InboxEntry, delivery: &Delivery) -> Result<()> {
-    let mut tx = oms.db().write().await?;
-    let now = oms.now();
-    let place = aim(&mut tx, entry, now).await?;
-    if inbox::insert(&mut tx, entry, delivery).await? {
-        apply(&mut tx, entry, place, now).await?;
-        tx.commit().await?;
-        oms.ring();
-        Ok(())
-    } else {
-        tx.rollback().await
-    }
-}
-
-/// It would fail again and again: kept for an operator, who can replay it.
-async fn keep_failed(oms: &Oms, mut entry: InboxEntry, delivery: &Delivery, why: &Error) -> Result<()> {
-    entry.status = InboxStatus::Failed;
-    entry.applied_at = None;
-    entry.detail = Some(why.to_string());
-    let mut tx = oms.db().write().await?;
-    inbox::insert(&mut tx, &entry, delivery).await?;
-    tx.commit().await
-}
-
-/// Finds what an event is about and notes in its entry what becomes of it when [`apply`] is done.
-async fn aim(tx: &mut Tx, entry: &mut InboxEntry, now: Timestamp) -> Result<Option<Place>> {
+/// Notes in the entry of an event what becomes of it when [`apply`] is done.
+fn aim(entry: &mut InboxEntry, place: Option<Place>, now: Timestamp) {
     entry.detail = None;
     if entry.event.change == Change::Irrelevant {
         entry.status = InboxStatus::Irrelevant;
-        return Ok(None);
+        return;
     }
-    let place = find(tx, &entry.account, &entry.event).await?;
     entry.payment = place.map(|place| place.payment);
     (entry.status, entry.applied_at) = match place {
         Some(_) => (InboxStatus::Applied, Some(now)),
         None => (InboxStatus::Unmatched, entry.applied_at),
     };
-    Ok(place)
 }
 
 /// Applies an event whose row is held by this transaction.
@@ -188,7 +162,15 @@ async fn apply(tx: &mut Tx, entry: &InboxEntry, place: Option<Place>, now: Times
         let mut locked = Locked::load_at(tx, place, &actor, now).await?;
         hear(&mut locked, &entry.event, false);
         locked.save(tx).await?;
-    } else if entry.status == InboxStatus::Unmatched
+    } else {
+        try_later(tx, entry, now).await?;
+    }
+    Ok(())
+}
+
+/// A payment that is not known yet may be soon.
+async fn try_later(tx: &mut Tx, entry: &InboxEntry, now: Timestamp) -> Result<()> {
+    if entry.status == InboxStatus::Unmatched
         && let Some(delay) = reconcile::delay(entry.tries - 1)
     {
         let inbox = entry.id;
@@ -196,135 +178,6 @@ async fn apply(tx: &mut Tx, entry: &InboxEntry, place: Option<Place>, now: Times
         enqueue(tx, now, &[job]).await?;
     }
     Ok(())
-}
-
-/// Our own id where the gateway repeats it, else its own. Never another account's payment.
-async fn find(tx: &mut Tx, account: &str, event: &GatewayEvent) -> Result<Option<Place>> {
-    if let Some(id) = event.payment {
-        return store::of_account(tx, account, id).await;
-    }
-    if let Some(reference) = &event.reference
-        && let Some(place) = store::by_reference(tx, account, reference).await?
-    {
-        return Ok(Some(place));
-    }
-    if let Change::Refund {
-        refund: Some(refund), ..
-    } = &event.change
-    {
-        return match store::payment_of_refund(tx, *refund).await {
-            Ok(id) => store::of_account(tx, account, id).await,
-            Err(Error::NotFound(_)) => Ok(None),
-            Err(e) => Err(e),
-        };
-    }
-    Ok(None)
-}
-
-/// Takes an event in. `accepted`: an operator saw that its amount differs and takes it.
-pub(super) fn hear(locked: &mut Locked, event: &GatewayEvent, accepted: bool) {
-    match &event.change {
-        Change::Payment {
-            status,
-            totals,
-            decline_code,
-            operation_reference,
-        } => {
-            if status.is_none() && decline_code.is_some() {
-                capture_failed(locked, operation_reference.as_deref());
-            }
-            let status = status.map(Into::into);
-            let mut news = News::event(event, status, totals, decline_code.as_deref());
-            news.accepted = accepted;
-            locked.hear(&news);
-        }
-        Change::Refund {
-            refund,
-            reference,
-            status,
-            amount,
-        } => {
-            let currency = locked.payment.amount.currency();
-            if let Some((minor, told)) = amount
-                && !told.eq_ignore_ascii_case(currency.code())
-            {
-                locked.need_review(format!("the gateway reports a refund of {minor} in {told}"));
-                return;
-            }
-            let report = RefundReport {
-                refund: *refund,
-                status: *status,
-                reference: Some(reference.clone()),
-                amount: amount.as_ref().map(|(minor, _)| *minor),
-            };
-            match locked.match_refund(&report) {
-                Some(id) => locked.refund_told(id, &report),
-                // Made at the gateway, or ahead of our own answer: the gateway tells which.
-                None => locked.ask = true,
-            }
-        }
-        Change::Dispute {
-            reference,
-            opened,
-            won,
-            reason,
-        } => dispute(locked, reference, *opened, *won, reason.as_deref()),
-        Change::NeedsSync => locked.ask = true,
-        Change::Irrelevant => {}
-    }
-}
-
-/// A gateway that captures later tells by name which capture came to nothing.
-fn capture_failed(locked: &mut Locked, reference: Option<&str>) {
-    let now = locked.now;
-    let mut captures = locked.payment.captures.iter_mut();
-    let Some(capture) = captures.find(|c| reference.is_some() && c.reference.as_deref() == reference) else {
-        return;
-    };
-    match capture.status {
-        OperationStatus::Pending | OperationStatus::Unknown => {
-            capture.status = OperationStatus::Failed;
-            capture.updated_at = now;
-        }
-        OperationStatus::Succeeded => {
-            let amount = capture.amount;
-            locked.need_review(format!(
-                "the gateway takes a capture of {amount} back that had succeeded"
-            ));
-        }
-        OperationStatus::Failed | OperationStatus::Reversed => {}
-    }
-}
-
-/// What a gateway that cannot be asked told before, taken as it was by an operator.
-pub(super) async fn hear_again(tx: &mut Tx, locked: &mut Locked) -> Result<()> {
-    for entry in inbox::of_payment(tx, locked.payment.id).await? {
-        if matches!(entry.event.change, Change::Payment { .. }) {
-            hear(locked, &entry.event, true);
-        }
-    }
-    Ok(())
-}
-
-/// An open or lost dispute needs a person; one that was won lifts its own review.
-fn dispute(locked: &mut Locked, reference: &str, opened: bool, won: Option<bool>, reason: Option<&str>) {
-    let name = format!("dispute {reference}");
-    let text = |what: &str| match reason {
-        Some(reason) => format!("{name} {what}: {reason}"),
-        None => format!("{name} {what}"),
-    };
-    let of_this = |attention: &Option<Attention>| matches!(attention, Some(Attention::NeedsReview(r)) if r.starts_with(&name));
-    match (opened, won) {
-        (true, _) => locked.need_review(text("opened")),
-        (false, Some(true)) if of_this(&locked.payment.attention) => locked.payment.attention = None,
-        (false, Some(true)) => {}
-        (false, _) => {
-            if of_this(&locked.payment.attention) {
-                locked.payment.attention = None;
-            }
-            locked.need_review(text(if won == Some(false) { "lost" } else { "closed" }));
-        }
-    }
 }
 
 /// Handler of `MatchWebhook`.
@@ -357,7 +210,11 @@ async fn apply_again(oms: &Oms, id: InboxId) -> Result<InboxEntry> {
 
 async fn apply_kept(tx: &mut Tx, entry: &mut InboxEntry, now: Timestamp) -> Result<()> {
     entry.tries += 1;
-    let place = aim(tx, entry, now).await?;
+    let place = find::all(tx, &[(&entry.account, &entry.event)])
+        .await?
+        .pop()
+        .flatten();
+    aim(entry, place, now);
     apply(tx, entry, place, now).await?;
     inbox::update(tx, entry).await
 }

@@ -1,0 +1,235 @@
+//! Events that come in at one moment are kept and applied in one transaction, each as if it had one of its own. There is
+//! no timer: who comes in while others are at work waits in a queue; whoever has the floor next takes all that waits.
+
+use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::time::timeout;
+use tracing::{Instrument, Span};
+
+use super::{aim, find, hear, try_later};
+use crate::actor::Actor;
+use crate::cause::Cause;
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::oms::Oms;
+use crate::orders::OrderState;
+use crate::panics::contained;
+use crate::payments::gateway::Delivery;
+use crate::payments::locked::Locked;
+use crate::payments::store::inbox::{self, InboxEntry, InboxStatus};
+use crate::telemetry;
+
+/// The most events of one transaction.
+const MAX_EVENTS: usize = 32;
+/// Events that may wait before gateways are told to come back.
+const CAPACITY: usize = 1_024;
+/// Who is at work for so long may wait for a row that the others do not need.
+const SLOW: Duration = Duration::from_millis(100);
+
+/// Where events wait.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    waiting: Mutex<VecDeque<Ticket>>,
+    /// As many as may usefully write at once.
+    floor: Semaphore,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    entry: InboxEntry,
+    delivery: Arc<Delivery>,
+    reply: oneshot::Sender<Result<()>>,
+    cause: Cause,
+    span: Span,
+}
+
+impl Intake {
+    pub(crate) fn new(db: &Db) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            floor: Semaphore::new(db.writers()),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Ticket>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<Ticket> {
+        let mut waiting = self.waiting();
+        let count = waiting.len().min(MAX_EVENTS);
+        waiting.drain(..count).collect()
+    }
+}
+
+/// Keeps an event and applies it; one that is known already changes nothing. One that cannot be applied is kept for an
+/// operator. It must not be dropped before its end: it may be at work for others, too.
+pub(super) async fn keep(oms: &Oms, entry: InboxEntry, delivery: Arc<Delivery>) -> Result<()> {
+    let (reply, mut answer) = oneshot::channel();
+    let ticket = Ticket {
+        entry,
+        delivery,
+        reply,
+        cause: Cause::current(),
+        span: Span::current(),
+    };
+    {
+        let mut waiting = oms.inner.intake.waiting();
+        if waiting.len() >= CAPACITY {
+            return Err(Error::overloaded());
+        }
+        waiting.push_back(ticket);
+    }
+    tokio::select! {
+        biased;
+        kept = &mut answer => return kept.unwrap_or_else(|_| Err(Error::overloaded())),
+        floor = oms.inner.intake.floor.acquire() => work_off(oms, floor.ok()).await,
+    }
+    // Somebody else may be at work on it. No answer: there was a panic, and nobody knows how far it came.
+    answer.await.unwrap_or_else(|_| Err(Error::overloaded()))
+}
+
+async fn work_off(oms: &Oms, floor: Option<SemaphorePermit<'_>>) {
+    let batch = oms.inner.intake.take();
+    if batch.is_empty() {
+        return;
+    }
+    let span = telemetry::batch("webhooks", batch.iter().map(|ticket| &ticket.span));
+    let mut working = pin!(keep_all(oms, batch).instrument(span));
+    if timeout(SLOW, &mut working).await.is_err() {
+        drop(floor);
+        working.await;
+    }
+}
+
+async fn keep_all(oms: &Oms, mut batch: Vec<Ticket>) {
+    while !batch.is_empty() {
+        let (mut first, later) = part_twins(batch);
+        let together = first.len() > 1
+            && {
+                let kept = contained(keep_together(oms, &mut first)).await;
+                kept.unwrap_or_else(|error| {
+                tracing::warn!(%error, events = first.len(), "webhook events were not kept together: trying each");
+                false
+            })
+            };
+        match together {
+            true => first
+                .into_iter()
+                .for_each(|ticket| drop(ticket.reply.send(Ok(())))),
+            false => drop(join_all(first.into_iter().map(|ticket| keep_alone(oms, ticket))).await),
+        }
+        batch = later;
+    }
+}
+
+/// Keeps the first event of each payment; the others wait for the next transaction, as the payment has changed by then.
+fn part_twins(batch: Vec<Ticket>) -> (Vec<Ticket>, Vec<Ticket>) {
+    let mut seen = HashSet::new();
+    batch.into_iter().partition(|ticket| {
+        let InboxEntry { account, event, .. } = &ticket.entry;
+        let about = event.payment.map(|id| id.to_string());
+        about
+            .or_else(|| event.reference.clone())
+            .is_none_or(|about| seen.insert((account.clone(), about)))
+    })
+}
+
+async fn keep_alone(oms: &Oms, mut ticket: Ticket) {
+    let kept = match contained(keep_together(oms, std::slice::from_mut(&mut ticket))).await {
+        Err(e) if !e.is_retryable() => {
+            let InboxEntry {
+                account, event_id, ..
+            } = &ticket.entry;
+            tracing::error!(account, event.id = event_id, error = %e, "a webhook event could not be applied");
+            keep_failed(oms, &mut ticket, &e).await
+        }
+        kept => kept.map(drop),
+    };
+    drop(ticket.reply.send(kept));
+}
+
+/// It would fail again and again: kept for an operator, who can replay it.
+async fn keep_failed(oms: &Oms, ticket: &mut Ticket, why: &Error) -> Result<()> {
+    let entry = &mut ticket.entry;
+    entry.status = InboxStatus::Failed;
+    entry.applied_at = None;
+    entry.detail = Some(why.to_string());
+    let mut tx = oms.db().write().await?;
+    inbox::insert(&mut tx, entry, &ticket.delivery).await?;
+    tx.commit().await
+}
+
+/// One transaction for all. False, and nothing is done: they need one each.
+async fn keep_together(oms: &Oms, tickets: &mut [Ticket]) -> Result<bool> {
+    let mut tx = oms.db().write().await?;
+    let now = oms.now();
+    let events: Vec<_> = tickets
+        .iter()
+        .map(|ticket| (ticket.entry.account.as_str(), &ticket.entry.event))
+        .collect();
+    let places = find::all(&mut tx, &events).await?;
+    for (ticket, place) in tickets.iter_mut().zip(&places) {
+        aim(&mut ticket.entry, *place, now);
+    }
+    let entries: Vec<_> = tickets
+        .iter()
+        .map(|ticket| (&ticket.entry, &*ticket.delivery))
+        .collect();
+    let fresh = inbox::insert_all(&mut tx, entries).await?;
+    if fresh.is_empty() {
+        tx.rollback().await?;
+        return Ok(true);
+    }
+    let fresh = tickets
+        .iter()
+        .zip(places)
+        .filter(|(ticket, _)| fresh.contains(&ticket.entry.id));
+    let (mut at_payments, mut at_none) = (Vec::new(), Vec::new());
+    for (ticket, place) in fresh {
+        match place {
+            Some(place) => at_payments.push((ticket, place)),
+            None => at_none.push(ticket),
+        }
+    }
+    let mut orders = HashSet::new();
+    let distinct = at_payments.iter().all(|(_, place)| orders.insert(place.order));
+    // The order in which jobs of payments are added everywhere, so that no two transactions wait for each other.
+    at_payments.sort_by_key(|(_, place)| place.payment);
+    let wanted = at_payments.iter().map(|(ticket, place)| {
+        let actor = Actor::Gateway(ticket.entry.account.clone());
+        (*place, actor)
+    });
+    let locked = match distinct {
+        true => Locked::load_all(&mut tx, wanted.collect(), now).await?,
+        false => Vec::new(),
+    };
+    // An order that expired may take stock again, and stock is locked once in a transaction, in one order.
+    let expired = |locked: &Locked| locked.order.state == OrderState::Expired;
+    if !distinct || (locked.len() > 1 && locked.iter().any(expired)) {
+        tx.rollback().await?;
+        return Ok(false);
+    }
+    for ((ticket, _), mut locked) in at_payments.into_iter().zip(locked) {
+        let apply = async {
+            hear(&mut locked, &ticket.entry.event, false);
+            locked.save(&mut tx).await
+        };
+        ticket.cause.clone().scope(apply).await?;
+    }
+    for ticket in at_none {
+        ticket
+            .cause
+            .clone()
+            .scope(try_later(&mut tx, &ticket.entry, now))
+            .await?;
+    }
+    tx.commit().await?;
+    oms.ring();
+    Ok(true)
+}
