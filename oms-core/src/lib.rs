@@ -21,6 +21,7 @@ pub mod users;
 
 mod actor;
 mod cause;
+mod combining;
 mod db;
 mod error;
 mod figures;

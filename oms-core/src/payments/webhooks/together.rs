@@ -1,19 +1,17 @@
-//! Events that come in at one moment are kept and applied in one transaction, each as if it had one of its own. There is
-//! no timer: who comes in while others are at work waits in a queue; whoever has the floor next takes all that waits.
+//! Events that come in at one moment are kept and applied in one transaction, each as if it had one of its own.
 
-use std::collections::{HashSet, VecDeque};
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::collections::HashSet;
+use std::slice;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
-use tokio::time::timeout;
+use tokio::sync::oneshot;
 use tracing::{Instrument, Span};
 
 use super::{aim, find, hear, try_later};
 use crate::actor::Actor;
 use crate::cause::Cause;
+use crate::combining::Combining;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::oms::Oms;
@@ -28,16 +26,10 @@ use crate::telemetry;
 const MAX_EVENTS: usize = 32;
 /// Events that may wait before gateways are told to come back.
 const CAPACITY: usize = 1_024;
-/// Who is at work for so long may wait for a row that the others do not need.
-const SLOW: Duration = Duration::from_millis(100);
 
 /// Where events wait.
 #[derive(Debug)]
-pub(crate) struct Intake {
-    waiting: Mutex<VecDeque<Ticket>>,
-    /// As many as may usefully write at once.
-    floor: Semaphore,
-}
+pub(crate) struct Intake(Combining<Ticket>);
 
 #[derive(Debug)]
 struct Ticket {
@@ -50,27 +42,14 @@ struct Ticket {
 
 impl Intake {
     pub(crate) fn new(db: &Db) -> Self {
-        Self {
-            waiting: Mutex::default(),
-            floor: Semaphore::new(db.writers()),
-        }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Ticket>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Vec<Ticket> {
-        let mut waiting = self.waiting();
-        let count = waiting.len().min(MAX_EVENTS);
-        waiting.drain(..count).collect()
+        Self(Combining::new(db.writers(), MAX_EVENTS, CAPACITY))
     }
 }
 
 /// Keeps an event and applies it; one that is known already changes nothing. One that cannot be applied is kept for an
 /// operator. It must not be dropped before its end: it may be at work for others, too.
 pub(super) async fn keep(oms: &Oms, entry: InboxEntry, delivery: Arc<Delivery>) -> Result<()> {
-    let (reply, mut answer) = oneshot::channel();
+    let (reply, answer) = oneshot::channel();
     let ticket = Ticket {
         entry,
         delivery,
@@ -78,46 +57,24 @@ pub(super) async fn keep(oms: &Oms, entry: InboxEntry, delivery: Arc<Delivery>) 
         cause: Cause::current(),
         span: Span::current(),
     };
-    {
-        let mut waiting = oms.inner.intake.waiting();
-        if waiting.len() >= CAPACITY {
-            return Err(Error::overloaded());
-        }
-        waiting.push_back(ticket);
-    }
-    tokio::select! {
-        biased;
-        kept = &mut answer => return kept.unwrap_or_else(|_| Err(Error::overloaded())),
-        floor = oms.inner.intake.floor.acquire() => work_off(oms, floor.ok()).await,
-    }
-    // Somebody else may be at work on it. No answer: there was a panic, and nobody knows how far it came.
-    answer.await.unwrap_or_else(|_| Err(Error::overloaded()))
-}
-
-async fn work_off(oms: &Oms, floor: Option<SemaphorePermit<'_>>) {
-    let batch = oms.inner.intake.take();
-    if batch.is_empty() {
-        return;
-    }
-    let span = telemetry::batch("webhooks", batch.iter().map(|ticket| &ticket.span));
-    let mut working = pin!(keep_all(oms, batch).instrument(span));
-    if timeout(SLOW, &mut working).await.is_err() {
-        drop(floor);
-        working.await;
-    }
+    let work = |tickets: Vec<Ticket>| {
+        let span = telemetry::batch("webhooks", tickets.iter().map(|ticket| &ticket.span));
+        keep_all(oms, tickets).instrument(span)
+    };
+    oms.inner.intake.0.take_part(ticket, answer, work).await
 }
 
 async fn keep_all(oms: &Oms, mut batch: Vec<Ticket>) {
     while !batch.is_empty() {
         let (mut first, later) = part_twins(batch);
-        let together = first.len() > 1
-            && {
-                let kept = contained(keep_together(oms, &mut first)).await;
-                kept.unwrap_or_else(|error| {
-                tracing::warn!(%error, events = first.len(), "webhook events were not kept together: trying each");
-                false
-            })
-            };
+        let together = match first.len() {
+            1 => Ok(false),
+            _ => contained(keep_together(oms, &mut first)).await,
+        };
+        let together = together.unwrap_or_else(|error| {
+            tracing::warn!(%error, events = first.len(), "webhook events were not kept together: trying each");
+            false
+        });
         match together {
             true => first
                 .into_iter()
@@ -141,7 +98,7 @@ fn part_twins(batch: Vec<Ticket>) -> (Vec<Ticket>, Vec<Ticket>) {
 }
 
 async fn keep_alone(oms: &Oms, mut ticket: Ticket) {
-    let kept = match contained(keep_together(oms, std::slice::from_mut(&mut ticket))).await {
+    let kept = match contained(keep_together(oms, slice::from_mut(&mut ticket))).await {
         Err(e) if !e.is_retryable() => {
             let InboxEntry {
                 account, event_id, ..

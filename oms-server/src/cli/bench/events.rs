@@ -102,9 +102,9 @@ pub(super) async fn yardstick(shop: &Shop, program: &Path, dir: &Path) -> Result
     rate.context("no rate")
 }
 
-/// What the library asks PostgreSQL for one event, statement by statement (`log_statement = all` shows it). Where the
-/// library looks for the event's payment, this finds out which one is next. A colon with something behind it would be a
-/// variable of pgbench.
+/// What the library asks PostgreSQL for one event that comes alone, statement by statement (`log_statement = all` shows
+/// it); those of one moment share these statements there. Where the library looks for the event's payment, this finds
+/// out which one is next. A colon with something behind it would be a variable of pgbench.
 const SCRIPT: &str = r#"
 \set n :client_id * <each> + :i
 \set i :i + 1
@@ -117,17 +117,15 @@ INSERT INTO oms_webhook_inbox (id, account, event_id, kind, payment_id, referenc
         '{"id": "msg_bench","kind": "payment.captured","payment": null,"reference": "bp_bench","occurred_at_ms": 1767225600000,"change": {"payment": {"status": "captured","totals": {"authorized": 1299,"captured": 1299,"refunded": 0,"canceled": 0,"currency": "EUR"},"decline_code": null,"operation_reference": null}}}',
         '[["host","bench"],["content-type","application/json"],["webhook-id","msg_bench"],["webhook-timestamp","1767225600"],["webhook-signature","v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="],["content-length","460"]]',
         convert_to(repeat('0123456789', 46), 'UTF8'), 'applied', NULL, now(), now())
-    ON CONFLICT (account, event_id) DO NOTHING;
-SELECT 1 FROM oms_order WHERE id = :order_id FOR NO KEY UPDATE;
-SELECT * FROM oms_order WHERE id = :order_id;
+    ON CONFLICT (account, event_id) DO NOTHING RETURNING id;
+SELECT * FROM oms_order WHERE id IN (:order_id) ORDER BY id FOR NO KEY UPDATE;
 SELECT * FROM oms_order_line WHERE order_id IN (:order_id) ORDER BY order_id, line;
-SELECT 1 FROM oms_payment WHERE id = :payment FOR NO KEY UPDATE;
-SELECT * FROM oms_payment WHERE id = :payment;
-SELECT id, amount, final, status, reference, created_at, updated_at
-    FROM oms_capture WHERE payment_id = :payment ORDER BY id;
-SELECT id, amount, reason, status, reference, created_at, updated_at
-    FROM oms_refund WHERE payment_id = :payment ORDER BY id;
-SELECT * FROM oms_payment_attempt WHERE payment_id = :payment ORDER BY id;
+SELECT * FROM oms_payment WHERE id IN (:payment) ORDER BY id FOR NO KEY UPDATE;
+SELECT id, payment_id, amount, final, status, reference, created_at, updated_at
+    FROM oms_capture WHERE payment_id IN (:payment) ORDER BY id;
+SELECT id, payment_id, amount, reason, status, reference, created_at, updated_at
+    FROM oms_refund WHERE payment_id IN (:payment) ORDER BY id;
+SELECT * FROM oms_payment_attempt WHERE payment_id IN (:payment) ORDER BY id;
 UPDATE oms_payment SET status = 'captured', attention = NULL, attention_reason = NULL, open = false,
         reference = :reference, authorized = amount, captured = amount, refunded = 0, canceled = 0,
         decline_code = NULL, decline_message = NULL, next_action = NULL, state = NULL, method = '[]',
