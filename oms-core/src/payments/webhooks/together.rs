@@ -59,7 +59,7 @@ pub(super) async fn keep(oms: &Oms, entry: InboxEntry, delivery: Arc<Delivery>) 
     };
     let work = |tickets: Vec<Ticket>| {
         let span = telemetry::batch("webhooks", tickets.iter().map(|ticket| &ticket.span));
-        keep_all(oms, tickets).instrument(span)
+        Box::pin(keep_all(oms, tickets).instrument(span))
     };
     oms.inner.intake.0.take_part(ticket, answer, work).await
 }
@@ -69,7 +69,7 @@ async fn keep_all(oms: &Oms, mut batch: Vec<Ticket>) {
         let (mut first, later) = part_twins(batch);
         let together = match first.len() {
             1 => Ok(false),
-            _ => contained(keep_together(oms, &mut first)).await,
+            _ => contained(Box::pin(keep_together(oms, &mut first))).await,
         };
         let together = together.unwrap_or_else(|error| {
             tracing::warn!(%error, events = first.len(), "webhook events were not kept together: trying each");
@@ -98,7 +98,8 @@ fn part_twins(batch: Vec<Ticket>) -> (Vec<Ticket>, Vec<Ticket>) {
 }
 
 async fn keep_alone(oms: &Oms, mut ticket: Ticket) {
-    let kept = match contained(keep_together(oms, slice::from_mut(&mut ticket))).await {
+    let alone = Box::pin(keep_together(oms, slice::from_mut(&mut ticket)));
+    let kept = match contained(alone).await {
         Err(e) if !e.is_retryable() => {
             let InboxEntry {
                 account, event_id, ..
