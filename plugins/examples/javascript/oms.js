@@ -248,14 +248,36 @@ class Answer {
   }
 }
 
+/** What is nested deeper is no message of a gateway, and would overflow the stack of the language. */
+const MAX_DEPTH = 64;
+
 /** JSON of bytes; undefined for what is not JSON. */
 export function parseJson(bytes) {
   const text = decodeUtf8(bytes);
   try {
-    return text === undefined ? undefined : JSON.parse(text);
+    return text === undefined || isTooDeep(text) ? undefined : JSON.parse(text);
   } catch {
     return undefined;
   }
+}
+
+function isTooDeep(text) {
+  let depth = 0;
+  for (let at = 0, inString = false; at < text.length; at += 1) {
+    const mark = text[at];
+    if (inString) {
+      if (mark === '\\') at += 1;
+      inString = mark !== '"';
+    } else if (mark === '"') {
+      inString = true;
+    } else if (mark === '[' || mark === '{') {
+      depth += 1;
+      if (depth > MAX_DEPTH) return true;
+    } else if (mark === ']' || mark === '}') {
+      depth -= 1;
+    }
+  }
+  return false;
 }
 
 // ------------------------------------------------------------------ webhooks

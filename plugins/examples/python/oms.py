@@ -10,6 +10,7 @@ one try here when a module loads a part of itself late: see `_load_early`.
 import base64
 import binascii
 import json
+import re
 import traceback
 import urllib.parse
 from dataclasses import dataclass
@@ -358,13 +359,31 @@ class Answer:
         return self.lost(*more) if self.status >= 500 else Refuse.invalid_request(*more)
 
 
+# What is nested deeper is no message of a gateway, and would overflow the stack of the language.
+MAX_DEPTH = 64
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+
+
 def parse_json(body: bytes) -> Any:
     """JSON of bytes; None for what is not JSON."""
     try:
-        return json.loads(body.decode("utf-8"))
-    # What is nested too deeply is no message of a gateway either.
-    except (ValueError, RecursionError):
+        text = body.decode("utf-8")
+        return None if _is_too_deep(text) else json.loads(text)
+    except ValueError:
         return None
+
+
+def _is_too_deep(text: str) -> bool:
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        mark = match.group()
+        if mark in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif mark in "]}":
+            depth -= 1
+    return False
 
 
 # ---------------------------------------------------------------- webhooks
