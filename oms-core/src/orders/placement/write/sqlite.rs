@@ -1,6 +1,7 @@
-//! SQLite has no arrays: the rows of a table come as VALUES, all of them in one statement, as each is a way to the
-//! connection's thread and back. There is a power of two of them, of which the last ones are empty and left out: a text
-//! for each size of batch would be parsed anew nearly every time, which takes longer than running it.
+//! SQLite has no arrays: the rows of a table come as VALUES, all of them in one statement. Statements for the same number
+//! of rows go together, as each way to the connection's thread and back takes as long as running one for a single order.
+//! There is a power of two of rows, of which the last ones are empty and left out: a text for each size of batch would be
+//! parsed anew nearly every time, which takes longer than running it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -21,12 +22,15 @@ type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 /// The most rows of one statement, so that each table has eight texts at most, all of them kept prepared.
 const MOST: usize = 128;
 
-/// A statement that reads so many rows of so many columns from `{rows}`.
-fn reading<'q>(text: &str, width: usize, rows: usize) -> Statement<'q> {
-    let row = format!("({})", vec!["?"; width].join(", "));
-    let values = vec![row; rows.next_power_of_two()].join(", ");
-    let rows = format!("(VALUES {values}) WHERE column1 IS NOT NULL");
-    sqlx::query(AssertSqlSafe(text.replace("{rows}", &rows)))
+/// Statements of which each reads so many rows, of its own number of columns, from `{rows}`. They take what is bound one
+/// after the other.
+fn reading<'q>(texts: &[(&str, usize)], rows: usize) -> Statement<'q> {
+    let texts = texts.iter().map(|(text, width)| {
+        let row = format!("({})", vec!["?"; *width].join(", "));
+        let values = vec![row; rows.next_power_of_two()].join(", ");
+        text.replace("{rows}", &format!("(VALUES {values}) WHERE column1 IS NOT NULL"))
+    });
+    sqlx::query(AssertSqlSafe(texts.collect::<Vec<_>>().join(";")))
 }
 
 /// Binds the rows after what else was bound, and the empty ones after them.
@@ -54,7 +58,7 @@ pub(super) async fn take_keys(
 ) -> Result<HashSet<Uuid>> {
     let mut fresh = HashSet::new();
     for part in keys.chunks(MOST) {
-        let take = reading(TAKE_KEYS, 5, part.len()).bind(now);
+        let take = reading(&[(TAKE_KEYS, 5)], part.len()).bind(now);
         let take = with_rows(take, 5, part, |take, (claim, id)| {
             take.bind(claim.id)
                 .bind(claim.operation)
@@ -107,9 +111,7 @@ pub(super) async fn insert(
         return Err(miscounted("stock rows"));
     }
     let written = insert_orders(conn, orders, now, expires_at).await?;
-    insert_lines(conn, orders).await?;
-    insert_movements(conn, orders, now).await?;
-    insert_events(conn, orders, now).await?;
+    insert_lines(conn, orders, now).await?;
     Ok(written)
 }
 
@@ -121,6 +123,11 @@ const INSERT_ORDERS: &str = "
     FROM {rows}
     RETURNING id, number, email";
 
+const INSERT_EVENTS: &str = "
+    INSERT INTO oms_order_event (order_id, version, kind, actor, data, created_at)
+    SELECT column1, 1, 'placed', column2, '{}', ? FROM {rows}";
+
+/// With the first entry of the timeline of each.
 async fn insert_orders(
     conn: &mut SqliteConnection,
     orders: &[NewOrder<'_>],
@@ -137,7 +144,7 @@ async fn insert_orders(
     let numbered: Vec<_> = orders.iter().zip(last - count + 1..).collect();
     let mut written = Vec::with_capacity(orders.len());
     for part in numbered.chunks(MOST) {
-        let insert = reading(INSERT_ORDERS, 7, part.len());
+        let insert = reading(&[(INSERT_ORDERS, 7), (INSERT_EVENTS, 2)], part.len());
         let insert = insert.bind(expires_at).bind(now).bind(now);
         let insert = with_rows(insert, 7, part, |insert, (new, number)| {
             insert
@@ -148,6 +155,9 @@ async fn insert_orders(
                 .bind(new.ticket.draft.note.as_deref())
                 .bind(new.sale.total.currency().code())
                 .bind(new.sale.total.minor())
+        });
+        let insert = with_rows(insert.bind(now), 2, part, |insert, (new, _)| {
+            insert.bind(new.id).bind(new.user().to_string())
         });
         for row in insert.fetch_all(&mut *conn).await? {
             written.push(Written::from_row(&row)?);
@@ -161,15 +171,21 @@ const INSERT_LINES: &str = "
         (order_id, line, variant_id, business_id, sku, name, unit_price, quantity, total)
     SELECT * FROM {rows}";
 
-async fn insert_lines(conn: &mut SqliteConnection, orders: &[NewOrder<'_>]) -> Result<()> {
+const INSERT_MOVEMENTS: &str = "
+    INSERT INTO oms_stock_movement
+        (variant_id, id, delta_on_hand, delta_allocated, cause, order_id, actor, created_at)
+    SELECT column1, column2, 0, column3, 'allocate', column4, column5, ? FROM {rows}";
+
+/// With the movement of each.
+async fn insert_lines(conn: &mut SqliteConnection, orders: &[NewOrder<'_>], now: Timestamp) -> Result<()> {
     let lines = orders
         .iter()
-        .flat_map(|o| (1i64..).zip(&o.sale.lines).map(move |(n, line)| (o.id, n, line)));
+        .flat_map(|new| (1i64..).zip(&new.sale.lines).map(move |(n, line)| (new, n, line)));
     for part in lines.collect::<Vec<_>>().chunks(MOST) {
-        let insert = reading(INSERT_LINES, 9, part.len());
-        let insert = with_rows(insert, 9, part, |insert, (order, n, line)| {
+        let insert = reading(&[(INSERT_LINES, 9), (INSERT_MOVEMENTS, 5)], part.len());
+        let insert = with_rows(insert, 9, part, |insert, (new, n, line)| {
             insert
-                .bind(order)
+                .bind(new.id)
                 .bind(n)
                 .bind(line.offer.variant)
                 .bind(line.offer.business)
@@ -179,48 +195,13 @@ async fn insert_lines(conn: &mut SqliteConnection, orders: &[NewOrder<'_>]) -> R
                 .bind(line.quantity)
                 .bind(line.total.minor())
         });
-        insert.execute(&mut *conn).await?;
-    }
-    Ok(())
-}
-
-const INSERT_MOVEMENTS: &str = "
-    INSERT INTO oms_stock_movement
-        (variant_id, id, delta_on_hand, delta_allocated, cause, order_id, actor, created_at)
-    SELECT column1, column2, 0, column3, 'allocate', column4, column5, ? FROM {rows}";
-
-async fn insert_movements(
-    conn: &mut SqliteConnection,
-    orders: &[NewOrder<'_>],
-    now: Timestamp,
-) -> Result<()> {
-    let lines = orders
-        .iter()
-        .flat_map(|o| o.sale.lines.iter().map(move |line| (o, line)));
-    for part in lines.collect::<Vec<_>>().chunks(MOST) {
-        let insert = reading(INSERT_MOVEMENTS, 5, part.len()).bind(now);
-        let insert = with_rows(insert, 5, part, |insert, (new, line)| {
+        let insert = with_rows(insert.bind(now), 5, part, |insert, (new, _, line)| {
             insert
                 .bind(line.offer.variant)
                 .bind(MovementId::new(now))
                 .bind(line.quantity)
                 .bind(new.id)
                 .bind(new.user().to_string())
-        });
-        insert.execute(&mut *conn).await?;
-    }
-    Ok(())
-}
-
-const INSERT_EVENTS: &str = "
-    INSERT INTO oms_order_event (order_id, version, kind, actor, data, created_at)
-    SELECT column1, 1, 'placed', column2, '{}', ? FROM {rows}";
-
-async fn insert_events(conn: &mut SqliteConnection, orders: &[NewOrder<'_>], now: Timestamp) -> Result<()> {
-    for part in orders.chunks(MOST) {
-        let insert = reading(INSERT_EVENTS, 2, part.len()).bind(now);
-        let insert = with_rows(insert, 2, part, |insert, new| {
-            insert.bind(new.id).bind(new.user().to_string())
         });
         insert.execute(&mut *conn).await?;
     }
