@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::plugins::WASM_TARGET;
@@ -86,11 +86,12 @@ fn build_quick_start(workspace: &Workspace, out: &Path) -> Result<()> {
     let [cargo, manifest] = [0, 1].map(|n| block(&page, "toml", n));
     let folder = workspace.target_dir.join("plugins-examples-build/acme");
     fs::create_dir_all(folder.join("src"))?;
-    let sdk = workspace.root.join("plugins/sdk");
-    let local = format!("oms-plugin-sdk = {{ path = {sdk:?} }}");
     let cargo = cargo.context("no block with Cargo.toml")?;
+    // Readers have the checkout beside their plugin.
+    let (theirs, ours) = ("\"../oms/plugins/sdk\"", workspace.root.join("plugins/sdk"));
+    ensure!(cargo.contains(theirs), "no dependency on {theirs}");
     // It is no member of the workspace, but is compiled with the workspace's profile.
-    let cargo = cargo.replace("oms-plugin-sdk = \"0.1\"", &local) + PROFILE;
+    let cargo = cargo.replace(theirs, &format!("{ours:?}")) + PROFILE;
     fs::write(folder.join("Cargo.toml"), cargo)?;
     fs::write(
         folder.join("plugin.toml"),

@@ -9,7 +9,7 @@
 //! crate-type = ["cdylib"]
 //!
 //! [dependencies]
-//! oms-plugin-sdk = "0.1"
+//! oms-plugin-sdk = { path = "../oms/plugins/sdk" }
 //! serde_json = "1"
 //! ```
 //!
