@@ -10,6 +10,7 @@ pub mod production;
 pub mod setup;
 pub mod sight;
 
+mod accounts;
 mod client;
 mod limits;
 mod mock_gateway;

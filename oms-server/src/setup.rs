@@ -164,7 +164,20 @@ pub(crate) fn accounts(config: &Config, public_url: &str) -> Result<Vec<Account>
     Ok(accounts)
 }
 
+/// The accounts of the file.
 pub(crate) fn declared(config: &Config) -> Result<Vec<Account>, ConfigError> {
+    read_accounts(config, resolve_secret)
+}
+
+/// As [`declared`], for those who ask which secrets an account has and not what they are: they stay where they are.
+pub(crate) fn named(config: &Config) -> Result<Vec<Account>, ConfigError> {
+    read_accounts(config, |_| Ok(String::new()))
+}
+
+fn read_accounts(
+    config: &Config,
+    resolve: impl Fn(&str) -> Result<String, String>,
+) -> Result<Vec<Account>, ConfigError> {
     let (path, named) = &config.accounts;
     let wrong = |detail| ConfigError {
         variable: "OMS_ACCOUNTS",
@@ -175,7 +188,7 @@ pub(crate) fn declared(config: &Config) -> Result<Vec<Account>, ConfigError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Vec::new()),
         Err(e) => return Err(wrong(format!("cannot read {}: {e}", path.display()))),
     };
-    let parsed = Account::parse_all(&text, resolve_secret);
+    let parsed = Account::parse_all(&text, resolve);
     parsed.map_err(|e| wrong(format!("{}: {}", path.display(), e.trim_end().replace('\n', " "))))
 }
 

@@ -33,6 +33,8 @@ pub(super) struct WasmGateway {
     shared: Arc<Shared>,
     plugin: Arc<Manifest>,
     info: GatewayInfo,
+    /// The JSON Schema of an account's settings and secrets, as the guest says it.
+    schema: String,
     pre: InstancePre<State>,
     /// How many places of the runtime's a call takes.
     places: u32,
@@ -80,6 +82,7 @@ impl WasmGateway {
                 features: answer::features(descriptor::Feature::empty()),
                 currencies: Vec::new(),
             },
+            schema: String::new(),
             plugin: Arc::new(manifest),
             runtime,
             shared,
@@ -99,6 +102,7 @@ impl WasmGateway {
         if this.plugin.name.is_none() && !said.name.trim().is_empty() {
             this.info.name = said.name.chars().filter(|c| !c.is_control()).take(100).collect();
         }
+        this.schema = said.config_schema;
         Ok(this)
     }
 
@@ -121,6 +125,11 @@ impl WasmGateway {
     /// Its plugin's id.
     pub(super) fn id(&self) -> &str {
         &self.plugin.id
+    }
+
+    /// What an account must have, as a JSON Schema.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
     }
 
     fn call(&self, account: &Account, now: Timestamp, seconds: u32, work: Option<Work>) -> CallInHand<'_> {

@@ -49,6 +49,7 @@ mod manifest;
 mod recording;
 mod request;
 mod scratch;
+mod settings;
 mod state;
 mod store;
 mod tape;
@@ -227,17 +228,17 @@ impl Plugins<'_> {
         let mut sound = Vec::new();
         for plugin in found {
             match self.try_out(&plugin).await {
-                Ok(()) => sound.push(plugin),
+                Ok(_) => sound.push(plugin),
                 Err(fault) => faults.push(plugin.fault(fault.in_words())),
             }
         }
         sound
     }
 
-    async fn try_out(&self, plugin: &Found) -> Result<(), Fault> {
+    async fn try_out(&self, plugin: &Found) -> Result<Arc<gateway::WasmGateway>, Fault> {
         let host = &self.oms.inner.plugins;
         let loaded = host.gateway(&plugin.digest, &plugin.text, async || Ok(plugin.wasm.clone()));
-        loaded.await.map(drop)
+        loaded.await
     }
 
     /// Keeps a version in the database, for all servers, and makes it the active one if wanted. For administrators.

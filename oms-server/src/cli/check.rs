@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory};
+use tokio::runtime::Runtime;
 
 use super::{Cli, logs, serve, table};
+use crate::accounts;
 use crate::config::{self, Config, ConfigError, Options};
 use crate::mailer;
 use crate::production::{self, Problem};
@@ -21,7 +23,8 @@ pub(super) enum Command {
     /// Print every setting with where it comes from, and say what is missing for production
     #[command(
         after_help = "Examples:\n  oms-server config check\n  OMS_ENV=production oms-server config check --json | jq .problems\n\n\
-                      Secrets are hidden. Status 1 when production would refuse to start."
+                      Secrets are hidden. Status 1 when production would refuse to start, or an account of the accounts file cannot\n\
+                      work with its plugin. Nothing is written, and a database that is not there is not made."
     )]
     Check {
         /// Print a JSON object
@@ -51,7 +54,7 @@ pub(super) fn run(
     let read = Config::read(options, config::variable);
     let settings = settings(read.as_ref().ok(), matches, dotenv);
     let (problems, warnings) = match &read {
-        Ok(config) => (unfit(config, logs), production::warnings(config)),
+        Ok(config) => judged(config, logs)?,
         Err(e) => (vec![as_problem(e.clone())], Vec::new()),
     };
     let fit = problems.is_empty();
@@ -60,6 +63,20 @@ pub(super) fn run(
         false => super::print(&as_text(&settings, &problems, &warnings))?,
     };
     Ok(ExitCode::from(u8::from(!fit)))
+}
+
+/// What is to be mended, and what is to be looked at.
+fn judged(config: &Config, logs: &logs::Options) -> Result<(Vec<Problem>, Vec<Problem>)> {
+    let (mut problems, mut warnings) = (unfit(config, logs), production::warnings(config));
+    match Runtime::new()?.block_on(accounts::check(config)) {
+        Ok(misfits) => problems.extend(misfits),
+        Err(e) => warnings.push(Problem {
+            variable: "OMS_ACCOUNTS",
+            detail: format!("nobody knows whether the accounts fit their plugins: {e:#}"),
+            allow: None,
+        }),
+    }
+    Ok((problems, warnings))
 }
 
 /// Development is held against production too: that is what one wants to know before the change.
@@ -228,7 +245,7 @@ fn as_text(settings: &[Setting], problems: &[Problem], warnings: &[Problem]) -> 
     if problems.is_empty() {
         return text + "\nFit for production.\n";
     }
-    text += "\nProduction would not start:\n";
+    text += "\nNot fit for production:\n";
     text.extend(problems.iter().map(|problem| format!("  {problem}\n")));
     text
 }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Config, ConfigError, Options};
 use crate::sight::Metrics;
 use crate::sqlite_file::{self, Claim};
-use crate::{http, production, setup};
+use crate::{accounts, http, production, setup};
 
 #[derive(Parser)]
 #[command(
@@ -241,6 +241,7 @@ async fn worker(config: &Config) -> Result<ExitCode> {
     let (public_url, redis) = (serve::public_url(config, config.listen), setup::redis(config)?);
     let oms = setup::open_beside_others(config, &public_url, redis.as_ref()).await?;
     setup::load_plugins(config, &oms).await?;
+    accounts::warn(config, &oms).await;
     let stop = CancellationToken::new();
     let measured = serve::listen_for_metrics(config, &Metrics::new(config), &oms, &stop).await?;
     tokio::spawn(serve::stop_on_signal(stop.clone()));

@@ -17,7 +17,7 @@ use super::{admin, demo};
 use crate::config::Config;
 use crate::mock_gateway::Bank;
 use crate::sight::Metrics;
-use crate::{http, production, setup};
+use crate::{accounts, http, production, setup};
 
 /// How long requests may go on after the server was asked to stop.
 /// Longer than any of them may take.
@@ -49,6 +49,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
     let redis = setup::redis(config)?;
     let oms = setup::open_beside_others(config, &public_url, redis.as_ref()).await?;
     setup::load_plugins(config, &oms).await?;
+    accounts::warn(config, &oms).await;
     let state = setup::state(config, oms.clone(), redis)?;
     let bank = setup::bank(config, &format!("{public_url}/mock-gateway")).await?;
     if !config.production {

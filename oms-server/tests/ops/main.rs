@@ -6,6 +6,7 @@
     reason = "tests may panic and print"
 )]
 
+mod accounts;
 mod admin;
 mod backup;
 #[expect(dead_code, reason = "other tests with processes use the rest")]
