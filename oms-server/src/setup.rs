@@ -28,6 +28,11 @@ pub async fn open(config: &Config, public_url: &str) -> Result<Oms> {
     connect(builder(config, public_url)?).await
 }
 
+/// As [`open`], for commands that ask no gateway: without accounts, so that nobody's secrets need be at hand.
+pub async fn open_without_accounts(config: &Config, public_url: &str) -> Result<Oms> {
+    connect(without_accounts(config, public_url)?).await
+}
+
 /// As [`open`], beside other processes that share the database: the bell in Redis, if there is one, is heard and rung.
 pub async fn open_beside_others(config: &Config, public_url: &str, redis: Option<&Redis>) -> Result<Oms> {
     let builder = builder(config, public_url)?;
@@ -47,6 +52,13 @@ pub fn redis(config: &Config) -> Result<Option<Redis>> {
 
 /// The library as the settings say, for those who add to it.
 pub fn builder(config: &Config, public_url: &str) -> Result<OmsBuilder> {
+    let builder = without_accounts(config, public_url)?;
+    Ok(accounts(config, public_url)?
+        .into_iter()
+        .fold(builder, OmsBuilder::account))
+}
+
+fn without_accounts(config: &Config, public_url: &str) -> Result<OmsBuilder> {
     make_data_dir(config)?;
     let mailer = MailSender::new(
         config.smtp.as_ref(),
@@ -55,15 +67,12 @@ pub fn builder(config: &Config, public_url: &str) -> Result<OmsBuilder> {
         config.mail_from.clone(),
         public_url,
     )?;
-    let builder = Oms::builder(&config.database_url)
+    Ok(Oms::builder(&config.database_url)
         .public_url(public_url)
         .plugin_dir(&config.plugin_dir)
         .cache_dir(config.data_dir.join("cache"))
         .mailer(mailer)
-        .job_span(traces::job_span);
-    Ok(accounts(config, public_url)?
-        .into_iter()
-        .fold(builder, OmsBuilder::account))
+        .job_span(traces::job_span))
 }
 
 /// For its owner alone: the database in it, its journals and the mails are made with whatever mode they get. A folder

@@ -236,6 +236,11 @@ async fn open(config: &Config) -> Result<Oms> {
     setup::open(config, &serve::public_url(config, config.listen)).await
 }
 
+/// The library, for commands that ask no gateway. They work in any shell, whoever has the merchants' secrets.
+async fn open_without_accounts(config: &Config) -> Result<Oms> {
+    setup::open_without_accounts(config, &serve::public_url(config, config.listen)).await
+}
+
 async fn worker(config: &Config) -> Result<ExitCode> {
     production::warn(config);
     let (public_url, redis) = (serve::public_url(config, config.listen), setup::redis(config)?);

@@ -1,4 +1,4 @@
-//! Accounts that cannot work are told before a customer meets them.
+//! Accounts that cannot work are told before a customer meets them, and nobody needs their secrets to look after plugins.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use oms_core::payments::Account;
 use serde_json::Value;
 
 use crate::common::server::{Server, plugin_dir};
-use crate::program::{command, sqlite_url, text};
+use crate::program::{command, fails, json, ok, sqlite_url, text};
 
 const ACCOUNTS: &str = r#"
 [absent]
@@ -116,4 +116,31 @@ fn a_database_that_cannot_be_asked_is_said() {
     };
     assert_eq!(warnings.iter().filter(said).count(), 1, "{report}");
     assert!(!report.contains("geheim"), "{report}");
+}
+
+#[test]
+fn plugins_are_looked_after_without_the_secrets_of_accounts() {
+    let folder = tempfile::tempdir().unwrap();
+    ok(folder.path(), &["migrate"]);
+    std::fs::write(folder.path().join("accounts.toml"), ACCOUNTS).unwrap();
+    let built = plugin_dir().join("mock");
+    ok(folder.path(), &["plugin", "install", built.to_str().unwrap()]);
+    let list = json(folder.path(), &["plugin", "list", "--json"]);
+    let version = list["data"][0]["version"].as_str().unwrap();
+    ok(folder.path(), &["plugin", "activate", "mock", version]);
+    let plugins = plugin_dir();
+    ok(
+        folder.path(),
+        &["plugin", "reload", "--plugin-dir", plugins.to_str().unwrap()],
+    );
+    let said = fails(folder.path(), &["plugin", "rollback", "mock"], 1);
+    assert!(said.contains("no other version of it was active"), "{said}");
+
+    // One that asks the gateway does need them.
+    let said = fails(
+        folder.path(),
+        &["plugin", "call", "describe", "--account", "fits"],
+        2,
+    );
+    assert!(said.contains("the variable API_KEY is not set"), "{said}");
 }

@@ -9,7 +9,7 @@ use oms_core::plugins::PluginInfo;
 use poem_openapi::types::ToJSON;
 use serde_json::Value;
 
-use super::super::{open, print, table};
+use super::super::{open_without_accounts, print, table};
 use crate::config::Config;
 use crate::http::{List, PluginBody};
 
@@ -64,7 +64,7 @@ pub(super) async fn in_database<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Oms) -> oms_core::Result<T>,
 ) -> Result<T> {
-    let oms = open(config).await?;
+    let oms = open_without_accounts(config).await?;
     let done = work(&oms).await;
     oms.shutdown().await;
     Ok(done?)
