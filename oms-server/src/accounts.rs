@@ -65,6 +65,19 @@ async fn check_in_database(config: &Config) -> Result<Vec<Problem>> {
     found
 }
 
+/// Why this account cannot work, be it of the file or the one of development; none when it can.
+pub(crate) async fn fault_of(
+    name: &str,
+    config: &Config,
+    public_url: &str,
+    oms: &Oms,
+) -> Result<Option<String>> {
+    let mut accounts = setup::accounts(config, public_url)?;
+    accounts.retain(|account| account.name == name);
+    let found = oms.plugins().misfits(&Actor::System, &accounts).await?;
+    Ok(found.into_iter().next().map(|(_, why)| why))
+}
+
 async fn misfits(config: &Config, oms: &Oms) -> Result<Vec<Problem>> {
     // A file that cannot be read is told by whoever needs its secrets.
     let Ok(accounts) = setup::named(config) else {

@@ -7,8 +7,12 @@ use oms_core::users::{Register, User};
 use oms_core::{Actor, BusinessId, Error, Money, Oms, PageRequest, Roles};
 
 use super::pictures;
+use crate::accounts;
+use crate::config::Config;
 use crate::media::{MediaStore, inspect};
 
+/// The account that its visitor pays with: at the fake bank.
+const ACCOUNT: &str = "mock";
 const CUSTOMER: &str = "demo";
 const SELLER: &str = "demo-seller";
 /// Known to everyone who reads this: the demo shop is for development.
@@ -117,30 +121,56 @@ const PRODUCTS: [(&str, &str, &str, i64, i64, &str); 12] = [
 /// What the demo shop's visitor needs to know.
 pub(super) struct Demo {
     sku: String,
+    /// Why nobody can pay.
+    unpayable: Option<String>,
 }
 
 /// Makes the shop when nothing is on sale yet. None when the database is in use for something else.
-pub(super) async fn prepare(oms: &Oms, media: &MediaStore) -> Result<Option<Demo>> {
+pub(super) async fn prepare(
+    config: &Config,
+    public_url: &str,
+    oms: &Oms,
+    media: &MediaStore,
+) -> Result<Option<Demo>> {
     if first_sku(oms).await?.is_none() {
         build(oms, media).await?;
     }
     let visitor = oms.users().log_in(&Actor::Anonymous, CUSTOMER, PASSWORD).await;
     match (visitor, first_sku(oms).await?) {
-        (Ok(_), Some(sku)) => Ok(Some(Demo { sku })),
+        (Ok(_), Some(sku)) => {
+            let unpayable = accounts::fault_of(ACCOUNT, config, public_url, oms).await?;
+            Ok(Some(Demo { sku, unpayable }))
+        }
         (Err(Error::Unauthorized) | Ok(_), _) => Ok(None),
         (Err(e), _) => Err(e.into()),
     }
 }
 
 impl Demo {
-    /// How to order and pay, to copy into a shell.
+    /// How to order and pay, to copy into a shell. A payment that would fail is not proposed.
     pub(super) fn instructions(&self, url: &str) -> String {
         let sku = &self.sku;
+        let (steps, payment) = match &self.unpayable {
+            None => (
+                "Log in, place an order, and start its payment; then open the address under next_action and approve",
+                format!(
+                    r#"curl -s {url}/v1/orders/$ORDER/payments -H "authorization: Bearer $TOKEN" -H 'content-type: application/json' \
+  -H "idempotency-key: payment-$ORDER" -d '{{"account":"{ACCOUNT}"}}'"#
+                ),
+            ),
+            Some(why) => (
+                "Log in and place an order",
+                format!(
+                    "Its payment cannot be started: {why}.\nThe plugins of a checkout are built by `cargo xtask plugins`; \
+                     --plugin-dir names their folder."
+                ),
+            ),
+        };
         format!(
             r#"  customer        {CUSTOMER}, password {PASSWORD}
   seller          {SELLER}, password {PASSWORD}
 
-Log in, place an order, and start its payment; then open the address under next_action and approve:
+{steps}:
 
 TOKEN=$(curl -s {url}/v1/sessions -H 'content-type: application/json' \
   -d '{{"identifier":"{CUSTOMER}","password":"{PASSWORD}"}}' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
@@ -150,8 +180,7 @@ ORDER=$(curl -s {url}/v1/orders -H "authorization: Bearer $TOKEN" -H 'content-ty
   -d '{{"lines":[{{"sku":"{sku}","quantity":2}}],"shipping_address":{{"name":"Ada Example","line1":"1 Main Street","city":"Oslo","postal_code":"0150","country":"NO"}}}}' \
   | tee /dev/stderr | grep -o 'ord_[0-9a-z]*' | head -n 1)
 
-curl -s {url}/v1/orders/$ORDER/payments -H "authorization: Bearer $TOKEN" -H 'content-type: application/json' \
-  -H "idempotency-key: payment-$ORDER" -d '{{"account":"mock"}}'
+{payment}
 "#
         )
     }

@@ -56,7 +56,7 @@ pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> 
         admin::ensure_first(config, &oms).await?;
     }
     let demo = match options.demo {
-        true => demo::prepare(&oms, &state.media)
+        true => demo::prepare(config, &public_url, &oms, &state.media)
             .await
             .context("cannot make the demo shop")?,
         false => None,

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 
-use crate::common::server::program;
+use crate::common::server::{plugin_dir, program};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -210,6 +210,8 @@ fn the_demo_server_starts_tells_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = program(folder.path())
         .args(["serve", "--demo", "--listen", "127.0.0.1:0"])
+        .arg("--plugin-dir")
+        .arg(plugin_dir())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

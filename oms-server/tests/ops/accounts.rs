@@ -1,6 +1,8 @@
 //! Accounts that cannot work are told before a customer meets them, and nobody needs their secrets to look after plugins.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use oms_core::payments::Account;
 use serde_json::Value;
@@ -143,4 +145,44 @@ fn plugins_are_looked_after_without_the_secrets_of_accounts() {
         2,
     );
     assert!(said.contains("the variable API_KEY is not set"), "{said}");
+}
+
+/// What the demo shop prints of payments, up to the last line about them.
+fn told_by_the_demo(plugins: &Path) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = command(
+        folder.path(),
+        &["serve", "--demo", "--no-worker", "--listen", "127.0.0.1:0"],
+    )
+    .arg("--plugin-dir")
+    .arg(plugins)
+    .stdout(Stdio::piped())
+    .stderr(Stdio::null())
+    .spawn()
+    .unwrap();
+    let mut told = String::new();
+    for line in BufReader::new(server.stdout.take().unwrap()).lines() {
+        told += &format!("{}\n", line.unwrap());
+        if told.contains("payments -H") || told.contains("cannot be started") {
+            break;
+        }
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    told
+}
+
+#[test]
+fn the_demo_proposes_no_payment_that_would_fail() {
+    let told = told_by_the_demo(Path::new("nowhere"));
+    assert!(told.contains("ORDER=$(curl"), "{told}");
+    assert!(
+        told.contains("cannot be started: there is no plugin \"mock\"") && !told.contains("payments -H"),
+        "{told}"
+    );
+    let told = told_by_the_demo(&plugin_dir());
+    assert!(
+        told.contains("payments -H") && told.contains("approve:\n"),
+        "{told}"
+    );
 }
