@@ -1,4 +1,4 @@
-//! Flat combining: of those who come at one moment one does the work of all. There is no task and no timer: who is alone
+//! Flat combining: of those who come at one moment one does the work of all. Nobody waits for others to come: who is alone
 //! does its own at once, and who comes while others are at work waits until it has the floor, or its answer.
 
 use std::collections::VecDeque;
@@ -94,6 +94,38 @@ mod tests {
     use crate::interleave::{below, dawdle, explore};
 
     type Item = (usize, oneshot::Sender<Result<usize>>);
+
+    /// Who waits for something that the others do not need keeps them waiting for a moment only.
+    #[tokio::test]
+    async fn who_is_slow_gives_the_floor_away() {
+        let crowd: Combining<Item> = Combining::new(1, 2, 10);
+        let (done, waits) = oneshot::channel::<()>();
+        let waits = Mutex::new(Some(waits));
+        let call = async |number| {
+            let (reply, answer) = oneshot::channel();
+            let work = |items: Vec<Item>| {
+                let waits = waits.lock().unwrap().take();
+                async move {
+                    // The first one, until the second one is done.
+                    if let Some(waits) = waits {
+                        waits.await.unwrap();
+                    }
+                    for (number, reply) in items {
+                        reply.send(Ok(number)).unwrap();
+                    }
+                }
+            };
+            crowd.take_part((number, reply), answer, work).await
+        };
+        let second = async {
+            tokio::task::yield_now().await;
+            let answer = call(2).await;
+            done.send(()).unwrap();
+            answer
+        };
+        let (first, second) = tokio::join!(call(1), second);
+        assert_eq!((first.unwrap(), second.unwrap()), (1, 2));
+    }
 
     /// In every order of events that a scheduler finds.
     #[test]

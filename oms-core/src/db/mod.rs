@@ -150,7 +150,8 @@ impl Db {
         self.begin(Mode::Write).await
     }
 
-    /// A transaction that writes, for what comes again and again with the same few texts: the queue of jobs. On PostgreSQL
+    /// A transaction that writes, for what comes again and again with the same few texts: the queue of jobs, and orders that
+    /// are placed alone. On PostgreSQL
     /// it has connections of its own, which plan each text once and by indexes only, whatever the tables looked like
     /// then, and which nobody who reads lists can use up.
     pub(crate) async fn routine(&self) -> Result<Tx> {

@@ -26,7 +26,7 @@ use crate::time::Clock;
 
 /// Questions that may wait before callers are told to come back.
 const CAPACITY: usize = 4096;
-/// The most questions of one query. A power of two: see [`store::actors_of`].
+/// The most questions of one query. A power of two: see [`push_list`](crate::db::push_list).
 const MAX_BATCH: usize = 256;
 /// How long a caller waits for its answer. Longer than one query takes to find out that the database is silent.
 const PATIENCE: Duration = Duration::from_secs(5);

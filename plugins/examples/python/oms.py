@@ -361,7 +361,8 @@ class Answer:
 
 # What is nested deeper is no message of a gateway, and would overflow the stack of the language.
 MAX_DEPTH = 64
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+# A string without an end takes the rest, so that nothing is looked at twice.
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 def parse_json(body: bytes) -> Any:

@@ -151,11 +151,7 @@ fn open(
 ) -> (Ways, Vec<JoinHandle<()>>) {
     let (tickets, waiting) = mpsc::channel(capacity);
     let (waiting, floor) = (Arc::new(Mutex::new(waiting)), Floor::default());
-    let direct = Arc::new(Direct {
-        placer: memory.clone(),
-        floor: Arc::clone(&floor),
-        stop: stop.clone(),
-    });
+    let direct = Arc::new(Direct::new(memory.clone(), &floor, stop));
     let work = (0..combiners).map(|_| {
         let combiner = Combiner {
             placer: memory.clone(),
@@ -202,9 +198,9 @@ fn ticket(claim: Claim, draft: Draft) -> (Ticket, Answer) {
 /// Hands an order in without a limit of time, as [`Queue::place`] does. Nothing when the queue is full or closed.
 fn hand_in(ways: &Ways, claim: Claim, draft: Draft) -> Option<Answer> {
     let (ticket, answer) = ticket(claim, draft);
-    if let Some(floor) = ways.direct.floor_if_alone(&ways.queue.tickets) {
+    if let Some(alone) = ways.direct.alone(&ways.queue.tickets) {
         let direct = Arc::clone(&ways.direct);
-        spawn(async move { direct.place(ticket, floor).await });
+        spawn(async move { direct.place(ticket, alone).await });
         return Some(answer);
     }
     ways.queue.tickets.try_send(ticket).ok().map(|()| answer)

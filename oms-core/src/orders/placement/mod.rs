@@ -103,11 +103,7 @@ impl Queue {
             expiry,
             begin,
         };
-        let direct = Arc::new(Direct {
-            placer: placer(Begin::Here),
-            floor: Arc::clone(&floor),
-            stop: stop.clone(),
-        });
+        let direct = Arc::new(Direct::new(placer(Begin::Here), &floor, stop));
         let combiners = (0..db.writers()).map(|_| {
             let combiner = Combiner {
                 placer: placer(Begin::OnTheThread),
@@ -145,10 +141,10 @@ impl Queue {
             span: Span::current(),
         };
         if let Some(direct) = &self.direct
-            && let Some(floor) = direct.floor_if_alone(&self.tickets)
+            && let Some(alone) = direct.alone(&self.tickets)
         {
             let direct = Arc::clone(direct);
-            self.tasks.spawn(async move { direct.place(ticket, floor).await });
+            self.tasks.spawn(async move { direct.place(ticket, alone).await });
         } else {
             self.tickets.try_send(ticket).map_err(|_| {
                 telemetry::orders_answered("queue_full", 1);
@@ -241,7 +237,7 @@ impl<P: Placer> Combiner<P> {
             }
             (batch, carried) = part_twins(batch);
             tracing::trace!(orders = batch.len(), "placing a batch");
-            place_held(&self.placer, batch, begun, floor).await;
+            place_held(&self.placer, batch, Some(begun), floor).await;
         }
     }
 
@@ -284,7 +280,12 @@ impl<P: Placer> Combiner<P> {
 }
 
 /// As [`place`], with the floor until this batch is done, or slow.
-async fn place_held<P: Placer>(placer: &P, batch: Vec<Ticket>, begun: Result<P::Begun>, floor: Option<Held>) {
+async fn place_held<P: Placer>(
+    placer: &P,
+    batch: Vec<Ticket>,
+    begun: Option<Result<P::Begun>>,
+    floor: Option<Held>,
+) {
     let span = telemetry::batch("orders", batch.iter().map(|ticket| &ticket.span));
     let mut placing = pin!(place(placer, batch, begun).instrument(span));
     if timeout(SLOW, &mut placing).await.is_err() {
@@ -293,10 +294,10 @@ async fn place_held<P: Placer>(placer: &P, batch: Vec<Ticket>, begun: Result<P::
     }
 }
 
-/// Places the batch and answers every ticket. A batch that fails is split in halves, so that one bad order cannot
+/// Places the batch, in the transaction that was begun for it if any, and answers every ticket. A batch that fails is split in halves, so that one bad order cannot
 /// fail its neighbours.
-async fn place<P: Placer>(placer: &P, batch: Vec<Ticket>, begun: Result<P::Begun>) {
-    let (mut parts, mut begun) = (vec![batch], Some(begun));
+async fn place<P: Placer>(placer: &P, batch: Vec<Ticket>, mut begun: Option<Result<P::Begun>>) {
+    let mut parts = vec![batch];
     while let Some(mut part) = parts.pop() {
         if part.is_empty() {
             continue;

@@ -45,6 +45,12 @@ fn ids(payments: &[Payment]) -> Vec<PaymentId> {
     payments.iter().map(|payment| payment.id).collect()
 }
 
+fn of(payments: &mut [Payment], id: PaymentId) -> Result<&mut Payment> {
+    let mut payments = payments.iter_mut();
+    let payment = payments.find(|payment| payment.id == id);
+    payment.ok_or_else(|| Error::Internal(format!("payment {id} was not asked for")))
+}
+
 /// Of at least one payment, the oldest first.
 pub(super) async fn add_captures(tx: &mut Tx, payments: &mut [Payment]) -> Result<()> {
     let rows: Vec<CaptureRow> = run!(tx, |conn| {
@@ -56,8 +62,7 @@ pub(super) async fn add_captures(tx: &mut Tx, payments: &mut [Payment]) -> Resul
         sql.push(" ORDER BY id").build_query_as().fetch_all(conn).await
     })?;
     for row in rows {
-        let of = payments.iter_mut().find(|payment| payment.id == row.payment_id);
-        let payment = of.ok_or(Error::NotFound("payment"))?;
+        let payment = of(payments, row.payment_id)?;
         let capture = Capture {
             status: status("oms_capture", &row.id, &row.status)?,
             amount: payment.money(row.amount)?,
@@ -84,8 +89,7 @@ pub(super) async fn add_refunds(tx: &mut Tx, payments: &mut [Payment]) -> Result
         sql.push(" ORDER BY id").build_query_as().fetch_all(conn).await
     })?;
     for row in rows {
-        let of = payments.iter_mut().find(|payment| payment.id == row.payment_id);
-        let payment = of.ok_or(Error::NotFound("payment"))?;
+        let payment = of(payments, row.payment_id)?;
         let refund = Refund {
             status: status("oms_refund", &row.id, &row.status)?,
             amount: payment.money(row.amount)?,

@@ -45,15 +45,12 @@ fn among(known: &[Known], account: &str, event: &GatewayEvent) -> Option<Place> 
 
 /// Some gateways name nothing but our id of the refund.
 async fn of_refund(tx: &mut Tx, account: &str, event: &GatewayEvent) -> Result<Option<Place>> {
-    let Change::Refund {
-        refund: Some(refund), ..
-    } = &event.change
-    else {
+    let (None, Change::Refund { refund: Some(id), .. }) = (event.payment, &event.change) else {
         return Ok(None);
     };
-    match store::payment_of_refund(tx, *refund).await {
-        Ok(id) if event.payment.is_none() => store::of_account(tx, account, id).await,
-        Ok(_) | Err(Error::NotFound(_)) => Ok(None),
+    match store::payment_of_refund(tx, *id).await {
+        Ok(payment) => store::of_account(tx, account, payment).await,
+        Err(Error::NotFound(_)) => Ok(None),
         Err(e) => Err(e),
     }
 }

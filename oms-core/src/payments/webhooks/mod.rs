@@ -82,7 +82,9 @@ pub(super) async fn receive(oms: Oms, account: String, mut delivery: Delivery) -
                 let why = format!("an event has the id {:?}", event.id);
                 return Ok(WebhookOutcome::Refused(WebhookError::Malformed(why)));
             }
-            keep_all(&oms, &account, events, delivery).await.map(|()| reply)
+            keep_in_order(&oms, &account, events, delivery)
+                .await
+                .map(|()| reply)
         }
     };
     Ok(match kept {
@@ -119,7 +121,12 @@ async fn look_at(oms: &Oms, account: &str, references: &[String]) -> Result<()> 
 
 /// One after the other, in the order of the gateway. After a failure in the middle it sends all of them again, and those
 /// that are kept are known by their ids.
-async fn keep_all(oms: &Oms, account: &str, events: Vec<GatewayEvent>, delivery: Delivery) -> Result<()> {
+async fn keep_in_order(
+    oms: &Oms,
+    account: &str,
+    events: Vec<GatewayEvent>,
+    delivery: Delivery,
+) -> Result<()> {
     let delivery = Arc::new(delivery);
     for event in events {
         let entry = InboxEntry {

@@ -12,7 +12,7 @@ use super::{aim, find, hear, try_later};
 use crate::actor::Actor;
 use crate::cause::Cause;
 use crate::combining::Combining;
-use crate::db::Db;
+use crate::db::{Db, Tx};
 use crate::error::{Error, Result};
 use crate::oms::Oms;
 use crate::orders::OrderState;
@@ -59,33 +59,29 @@ pub(super) async fn keep(oms: &Oms, entry: InboxEntry, delivery: Arc<Delivery>) 
     };
     let work = |tickets: Vec<Ticket>| {
         let span = telemetry::batch("webhooks", tickets.iter().map(|ticket| &ticket.span));
-        Box::pin(keep_all(oms, tickets).instrument(span))
+        Box::pin(work_off(oms, tickets).instrument(span))
     };
     oms.inner.intake.0.take_part(ticket, answer, work).await
 }
 
-async fn keep_all(oms: &Oms, mut batch: Vec<Ticket>) {
+async fn work_off(oms: &Oms, mut batch: Vec<Ticket>) {
     while !batch.is_empty() {
-        let (mut first, later) = part_twins(batch);
-        let together = match first.len() {
-            1 => Ok(false),
-            _ => contained(Box::pin(keep_together(oms, &mut first))).await,
-        };
-        let together = together.unwrap_or_else(|error| {
-            tracing::warn!(%error, events = first.len(), "webhook events were not kept together: trying each");
-            false
-        });
-        match together {
-            true => first
-                .into_iter()
-                .for_each(|ticket| drop(ticket.reply.send(Ok(())))),
-            false => drop(join_all(first.into_iter().map(|ticket| keep_alone(oms, ticket))).await),
+        let first;
+        (first, batch) = part_twins(batch);
+        match contained(oms.db().write()).await {
+            Ok(tx) => keep_all(oms, tx, first).await,
+            Err(error) => {
+                tracing::warn!(%error, events = first.len(), "webhook events were not kept");
+                for ticket in first {
+                    drop(ticket.reply.send(Err(Error::overloaded())));
+                }
+            }
         }
-        batch = later;
     }
 }
 
-/// Keeps the first event of each payment; the others wait for the next transaction, as the payment has changed by then.
+/// Parts off the first event of each payment: for the others the payment has changed by then. Twins that name it in
+/// different ways are found by [`keep_together`].
 fn part_twins(batch: Vec<Ticket>) -> (Vec<Ticket>, Vec<Ticket>) {
     let mut seen = HashSet::new();
     batch.into_iter().partition(|ticket| {
@@ -97,18 +93,52 @@ fn part_twins(batch: Vec<Ticket>) -> (Vec<Ticket>, Vec<Ticket>) {
     })
 }
 
-async fn keep_alone(oms: &Oms, mut ticket: Ticket) {
-    let alone = Box::pin(keep_together(oms, slice::from_mut(&mut ticket)));
-    let kept = match contained(alone).await {
-        Err(e) if !e.is_retryable() => {
-            let InboxEntry {
-                account, event_id, ..
-            } = &ticket.entry;
-            tracing::error!(account, event.id = event_id, error = %e, "a webhook event could not be applied");
-            keep_failed(oms, &mut ticket, &e).await
+/// Together in this transaction, or else each in one of its own.
+async fn keep_all(oms: &Oms, tx: Tx, mut tickets: Vec<Ticket>) {
+    if tickets.len() == 1
+        && let Some(ticket) = tickets.pop()
+    {
+        return keep_alone(oms, Some(tx), ticket).await;
+    }
+    match contained(Box::pin(keep_together(oms, tx, &mut tickets))).await {
+        Ok(true) => {
+            for ticket in tickets {
+                drop(ticket.reply.send(Ok(())));
+            }
+            return;
         }
-        kept => kept.map(drop),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(%error, events = tickets.len(), "webhook events were not kept together: trying each");
+        }
+    }
+    join_all(tickets.into_iter().map(|ticket| keep_alone(oms, None, ticket))).await;
+}
+
+/// In the transaction that was begun for it, if any.
+async fn keep_alone(oms: &Oms, begun: Option<Tx>, mut ticket: Ticket) {
+    let span = ticket.span.clone();
+    let keep = async {
+        let attempt = async {
+            let tx = match begun {
+                Some(tx) => tx,
+                None => oms.db().write().await?,
+            };
+            match keep_together(oms, tx, slice::from_mut(&mut ticket)).await? {
+                true => Ok(()),
+                false => Err(Error::Internal("an event was not kept together with itself".into())),
+            }
+        };
+        match contained(Box::pin(attempt)).await {
+            Err(e) if !e.is_retryable() => {
+                let entry = &ticket.entry;
+                tracing::error!(entry.account, event.id = entry.event_id, error = %e, "a webhook event could not be applied");
+                keep_failed(oms, &mut ticket, &e).await
+            }
+            kept => kept,
+        }
     };
+    let kept = keep.instrument(span).await;
     drop(ticket.reply.send(kept));
 }
 
@@ -124,8 +154,7 @@ async fn keep_failed(oms: &Oms, ticket: &mut Ticket, why: &Error) -> Result<()> 
 }
 
 /// One transaction for all. False, and nothing is done: they need one each.
-async fn keep_together(oms: &Oms, tickets: &mut [Ticket]) -> Result<bool> {
-    let mut tx = oms.db().write().await?;
+async fn keep_together(oms: &Oms, mut tx: Tx, tickets: &mut [Ticket]) -> Result<bool> {
     let now = oms.now();
     let events: Vec<_> = tickets
         .iter()
@@ -157,7 +186,8 @@ async fn keep_together(oms: &Oms, tickets: &mut [Ticket]) -> Result<bool> {
     }
     let mut orders = HashSet::new();
     let distinct = at_payments.iter().all(|(_, place)| orders.insert(place.order));
-    // The order in which jobs of payments are added everywhere, so that no two transactions wait for each other.
+    // The order in which jobs of payments are added everywhere. A worker that ends looks at these payments just now goes
+    // by the ids of its jobs: the database breaks the circle, and each event is tried by itself.
     at_payments.sort_by_key(|(_, place)| place.payment);
     let wanted = at_payments.iter().map(|(ticket, place)| {
         let actor = Actor::Gateway(ticket.entry.account.clone());

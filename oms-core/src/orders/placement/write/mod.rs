@@ -98,10 +98,7 @@ async fn take(
     let skus: BTreeSet<&str> = lines.map(|line| line.sku.as_str()).collect();
     let (fresh, rows) = match tx {
         #[cfg(feature = "sqlite")]
-        Tx::Sqlite(conn) => (
-            sqlite::take_keys(conn, &keys, now).await?,
-            sqlite::offers(conn, &skus).await?,
-        ),
+        Tx::Sqlite(conn) => sqlite::take(conn, &keys, &skus, now).await?,
         #[cfg(feature = "postgres")]
         Tx::Postgres(tx) => postgres::take(tx, &keys, &skus, now).await?,
     };

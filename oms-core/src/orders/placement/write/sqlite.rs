@@ -1,5 +1,5 @@
 //! SQLite has no arrays: the rows of a table come as VALUES, all of them in one statement. Statements for the same number
-//! of rows go together, as each way to the connection's thread and back takes as long as running one for a single order.
+//! of rows are one text, as each way to the connection's thread and back takes as long as running one for a single order.
 //! There is a power of two of rows, of which the last ones are empty and left out: a text for each size of batch would be
 //! parsed anew nearly every time, which takes longer than running it.
 
@@ -19,12 +19,13 @@ use crate::time::Timestamp;
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
-/// The most rows of one statement, so that each table has eight texts at most, all of them kept prepared.
+/// The most lines of one statement. A batch has no more orders than that, so that each text has eight sizes at most, all of
+/// them kept prepared.
 const MOST: usize = 128;
 
-/// Statements of which each reads so many rows, of its own number of columns, from `{rows}`. They take what is bound one
-/// after the other.
-fn reading<'q>(texts: &[(&str, usize)], rows: usize) -> Statement<'q> {
+/// Statements in one text. `{rows}` stands for so many rows of this number of columns. They take what is bound one after
+/// the other, and what they return comes in this order.
+fn texts<'q>(texts: &[(&str, usize)], rows: usize) -> Statement<'q> {
     let texts = texts.iter().map(|(text, width)| {
         let row = format!("({})", vec!["?"; *width].join(", "));
         let values = vec![row; rows.next_power_of_two()].join(", ");
@@ -50,50 +51,60 @@ const TAKE_KEYS: &str = "
     SELECT column1, column2, column3, column4, column5, ? FROM {rows}
     ON CONFLICT DO NOTHING RETURNING id";
 
-#[tracing::instrument(level = "debug", name = "sql", skip_all)]
-pub(super) async fn take_keys(
-    conn: &mut SqliteConnection,
-    keys: &[(&Claim, &OrderId)],
-    now: Timestamp,
-) -> Result<HashSet<Uuid>> {
-    let mut fresh = HashSet::new();
-    for part in keys.chunks(MOST) {
-        let take = reading(&[(TAKE_KEYS, 5)], part.len()).bind(now);
-        let take = with_rows(take, 5, part, |take, (claim, id)| {
-            take.bind(claim.id)
-                .bind(claim.operation)
-                .bind(claim.key.as_str())
-                .bind(&claim.fingerprint)
-                .bind(id.uuid())
-        });
-        for row in take.fetch_all(&mut *conn).await? {
-            fresh.insert(row.try_get(0)?);
-        }
-    }
-    Ok(fresh)
-}
-
 pub(super) const OFFERS: &str = "
     SELECT v.sku, v.id AS variant_id, v.business_id, p.name AS product_name, v.name AS variant_name,
            v.price, v.currency, s.on_hand - s.allocated AS available
-    FROM json_each($1) wanted
+    FROM json_each(?) wanted
     JOIN oms_variant v ON v.sku = wanted.value AND v.deleted_at IS NULL
     JOIN oms_product p ON p.id = v.product_id
     JOIN oms_stock s ON s.variant_id = v.id";
 
 /// The write transaction is the lock.
 #[tracing::instrument(level = "debug", name = "sql", skip_all)]
-pub(super) async fn offers(conn: &mut SqliteConnection, skus: &BTreeSet<&str>) -> Result<Vec<OfferRow>> {
+pub(super) async fn take(
+    conn: &mut SqliteConnection,
+    keys: &[(&Claim, &OrderId)],
+    skus: &BTreeSet<&str>,
+    now: Timestamp,
+) -> Result<(HashSet<Uuid>, Vec<OfferRow>)> {
+    let take = texts(&[(TAKE_KEYS, 5), (OFFERS, 0)], keys.len()).bind(now);
+    let take = with_rows(take, 5, keys, |take, (claim, id)| {
+        take.bind(claim.id)
+            .bind(claim.operation)
+            .bind(claim.key.as_str())
+            .bind(&claim.fingerprint)
+            .bind(id.uuid())
+    });
     // A JSON text is one value of any length.
-    let rows = sqlx::query_as(OFFERS).bind(Json(skus));
-    Ok(rows.fetch_all(conn).await?)
+    let rows = take.bind(Json(skus)).fetch_all(conn).await?;
+    // Of a key that was taken its id alone comes back.
+    let (keys, offers): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.len() == 1);
+    let keys = keys.into_iter().map(|row| Ok(row.try_get(0)?));
+    let offers = offers.into_iter().map(|row| Ok(OfferRow::from_row(row)?));
+    Ok((keys.collect::<Result<_>>()?, offers.collect::<Result<_>>()?))
 }
 
 /// Pairs of an id in hexadecimal, as JSON has no bytes, and units.
-pub(super) const TAKE: &str = "
+const TAKE_STOCK: &str = "
     UPDATE oms_stock SET allocated = allocated + (wanted.value ->> 1), version = version + 1
-    FROM json_each($1) wanted
-    WHERE variant_id = unhex(wanted.value ->> 0) AND on_hand - allocated >= (wanted.value ->> 1)";
+    FROM json_each(?) wanted
+    WHERE variant_id = unhex(wanted.value ->> 0) AND on_hand - allocated >= (wanted.value ->> 1)
+    RETURNING 1";
+
+const TAKE_NUMBERS: &str = "UPDATE oms_counter SET value = value + ? WHERE name = 'order_number'";
+
+const INSERT_ORDERS: &str = "
+    INSERT INTO oms_order (id, number, user_id, email, shipping_address, note, currency, subtotal, total,
+                           state, payment_state, expires_at, created_at, updated_at)
+    SELECT column1, (SELECT value FROM oms_counter WHERE name = 'order_number') - column2, column3,
+           (SELECT email FROM oms_user WHERE id = column3), column4, column5, column6,
+           column7, column7, 'awaiting_payment', 'unpaid', ?, ?, ?
+    FROM {rows}
+    RETURNING id, number, email";
+
+const INSERT_EVENTS: &str = "
+    INSERT INTO oms_order_event (order_id, version, kind, actor, data, created_at)
+    SELECT column1, 1, 'placed', column2, '{}', ? FROM {rows}";
 
 pub(super) async fn insert(
     conn: &mut SqliteConnection,
@@ -106,64 +117,38 @@ pub(super) async fn insert(
         .iter()
         .map(|(variant, quantity)| (variant.uuid().simple().to_string(), *quantity))
         .collect();
-    let taken = sqlx::query(TAKE).bind(Json(wanted)).execute(&mut *conn).await?;
-    if usize::try_from(taken.rows_affected()) != Ok(net.len()) {
+    let count = i64::try_from(orders.len()).unwrap_or(i64::MAX);
+    // The first one is the farthest from the last number.
+    let numbered: Vec<_> = orders.iter().zip((0..count).rev()).collect();
+    let statements = [
+        (TAKE_STOCK, 0),
+        (TAKE_NUMBERS, 0),
+        (INSERT_ORDERS, 7),
+        (INSERT_EVENTS, 2),
+    ];
+    let insert = texts(&statements, orders.len()).bind(Json(wanted)).bind(count);
+    let insert = insert.bind(expires_at).bind(now).bind(now);
+    let insert = with_rows(insert, 7, &numbered, |insert, (new, before_last)| {
+        insert
+            .bind(new.id)
+            .bind(before_last)
+            .bind(new.user())
+            .bind(new.address())
+            .bind(new.ticket.draft.note.as_deref())
+            .bind(new.sale.total.currency().code())
+            .bind(new.sale.total.minor())
+    });
+    let insert = with_rows(insert.bind(now), 2, orders, |insert, new| {
+        insert.bind(new.id).bind(new.user().to_string())
+    });
+    let rows = insert.fetch_all(&mut *conn).await?;
+    let (taken, written) = rows.split_at_checked(net.len()).unwrap_or((&rows, &[]));
+    if taken.iter().any(|row| row.len() != 1) || written.len() != orders.len() {
         return Err(miscounted("stock rows"));
     }
-    let written = insert_orders(conn, orders, now, expires_at).await?;
     insert_lines(conn, orders, now).await?;
-    Ok(written)
-}
-
-const INSERT_ORDERS: &str = "
-    INSERT INTO oms_order (id, number, user_id, email, shipping_address, note, currency, subtotal, total,
-                           state, payment_state, expires_at, created_at, updated_at)
-    SELECT column1, column2, column3, (SELECT email FROM oms_user WHERE id = column3), column4, column5, column6,
-           column7, column7, 'awaiting_payment', 'unpaid', ?, ?, ?
-    FROM {rows}
-    RETURNING id, number, email";
-
-const INSERT_EVENTS: &str = "
-    INSERT INTO oms_order_event (order_id, version, kind, actor, data, created_at)
-    SELECT column1, 1, 'placed', column2, '{}', ? FROM {rows}";
-
-/// With the first entry of the timeline of each.
-async fn insert_orders(
-    conn: &mut SqliteConnection,
-    orders: &[NewOrder<'_>],
-    now: Timestamp,
-    expires_at: Timestamp,
-) -> Result<Vec<Written>> {
-    let count = i64::try_from(orders.len()).unwrap_or(i64::MAX);
-    let (last,): (i64,) = sqlx::query_as(
-        "UPDATE oms_counter SET value = value + $1 WHERE name = 'order_number' RETURNING value",
-    )
-    .bind(count)
-    .fetch_one(&mut *conn)
-    .await?;
-    let numbered: Vec<_> = orders.iter().zip(last - count + 1..).collect();
-    let mut written = Vec::with_capacity(orders.len());
-    for part in numbered.chunks(MOST) {
-        let insert = reading(&[(INSERT_ORDERS, 7), (INSERT_EVENTS, 2)], part.len());
-        let insert = insert.bind(expires_at).bind(now).bind(now);
-        let insert = with_rows(insert, 7, part, |insert, (new, number)| {
-            insert
-                .bind(new.id)
-                .bind(number)
-                .bind(new.user())
-                .bind(new.address())
-                .bind(new.ticket.draft.note.as_deref())
-                .bind(new.sale.total.currency().code())
-                .bind(new.sale.total.minor())
-        });
-        let insert = with_rows(insert.bind(now), 2, part, |insert, (new, _)| {
-            insert.bind(new.id).bind(new.user().to_string())
-        });
-        for row in insert.fetch_all(&mut *conn).await? {
-            written.push(Written::from_row(&row)?);
-        }
-    }
-    Ok(written)
+    let written = written.iter().map(|row| Ok(Written::from_row(row)?));
+    written.collect()
 }
 
 const INSERT_LINES: &str = "
@@ -182,7 +167,7 @@ async fn insert_lines(conn: &mut SqliteConnection, orders: &[NewOrder<'_>], now:
         .iter()
         .flat_map(|new| (1i64..).zip(&new.sale.lines).map(move |(n, line)| (new, n, line)));
     for part in lines.collect::<Vec<_>>().chunks(MOST) {
-        let insert = reading(&[(INSERT_LINES, 9), (INSERT_MOVEMENTS, 5)], part.len());
+        let insert = texts(&[(INSERT_LINES, 9), (INSERT_MOVEMENTS, 5)], part.len());
         let insert = with_rows(insert, 9, part, |insert, (new, n, line)| {
             insert
                 .bind(new.id)
