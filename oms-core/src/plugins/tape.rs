@@ -195,11 +195,13 @@ impl Tape {
     }
 
     /// Why the guest gave no answer, if it gave none.
+    #[cfg(any(test, feature = "conformance"))]
     pub(super) fn failure(&self) -> Option<String> {
         self.written().failure.clone()
     }
 
     /// The memory that the guest took, at its end and therefore at most.
+    #[cfg(any(test, feature = "conformance"))]
     pub(super) fn memory(&self) -> usize {
         self.memory.load(Ordering::Relaxed)
     }
