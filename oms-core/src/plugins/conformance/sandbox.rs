@@ -10,7 +10,7 @@ use wasmtime::component::InstancePre;
 
 use super::package::Package;
 use crate::payments::{
-    Account, CancelRequest, CaptureRequest, CompleteRequest, Delivery, GatewayError, GatewayInfo,
+    Account, CancelRequest, CaptureRequest, CompleteRequest, Decline, Delivery, GatewayError, GatewayInfo,
     PaymentGateway, PaymentReport, Proof, Received, RefundReport, RefundRequest, Snapshot, StartRequest,
     SyncRequest, WebhookError,
 };
@@ -265,6 +265,10 @@ impl Outcome {
     /// In full, for a failed rule.
     pub(super) fn words(&self) -> String {
         match self {
+            // The code is what stories assert.
+            Self::Failed(GatewayError::Declined(Decline { code, message })) => {
+                format!("{} ({code}): {message}", self.word())
+            }
             Self::Failed(error) => format!("{}: {error}", self.word()),
             Self::Refused(error) => format!("{}: {error}", self.word()),
             _ => format!("{} {}", self.word(), self.json()),
@@ -280,5 +284,20 @@ pub(super) const fn refusal(error: &WebhookError) -> &'static str {
         WebhookError::Malformed(_) => "malformed",
         WebhookError::Misconfigured(_) => "misconfigured",
         WebhookError::Unavailable(_) => "unavailable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decline_is_told_with_its_code() {
+        let decline = Decline {
+            code: "card_declined".into(),
+            message: "No.".into(),
+        };
+        let outcome = Outcome::Failed(GatewayError::Declined(decline));
+        assert_eq!(outcome.words(), "declined (card_declined): No.");
     }
 }
