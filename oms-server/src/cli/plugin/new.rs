@@ -18,7 +18,8 @@ pub(crate) struct Options {
     /// Where to put it [default: a folder named like it]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The SDK for Rust in a folder, instead of the published one
+    /// The SDK for Rust: plugins/sdk of a checkout [default: of the one that this program was built from while it is
+    /// there, else the published one]
     #[arg(long, value_name = "PATH")]
     sdk: Option<PathBuf>,
 }
@@ -48,6 +49,9 @@ const COMMON: [File; 5] = [
     ("fixtures/suite.toml", template!("suite.toml")),
     ("fixtures/lost-answer.toml", template!("story.toml")),
 ];
+
+/// The SDK beside which this program was built.
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/sdk");
 
 impl Language {
     const fn files(self) -> &'static [File] {
@@ -97,7 +101,10 @@ impl Language {
 
     const fn sources(self) -> &'static str {
         match self {
-            Self::Rust => "| `src/lib.rs` | the plugin, on the SDK |",
+            Self::Rust => {
+                "| `src/lib.rs` | the plugin, on the SDK; `cargo test` runs the tests at its end |\n\
+                 | `Cargo.toml` | where the SDK comes from: `plugin new --sdk PATH` takes the folder `plugins/sdk` of a checkout of oms |"
+            }
             Self::Js => {
                 "| `plugin.js` | the plugin |\n\
                  | `oms.js`, `encoding.js` | the contract in comfortable JavaScript; nothing to change |\n\
@@ -135,7 +142,7 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     {
         bail!("{} is there already and not empty", dir.display());
     }
-    let sdk = sdk(options.sdk.as_deref())?;
+    let (sdk, from) = sdk(options.sdk.as_deref(), Path::new(CHECKOUT))?;
     for (path, text) in COMMON.iter().chain(lang.files()) {
         let text = text
             .replace("__BUILD__", lang.build())
@@ -149,20 +156,28 @@ pub(super) fn run(options: &Options) -> Result<ExitCode> {
     }
     let build = lang.build().replace("__ID__", name).replace('\n', "\n  ");
     let dir = dir.display();
+    let from = match lang {
+        Language::Rust => format!("Its SDK comes from {from}.\n"),
+        Language::Js | Language::Python => String::new(),
+    };
     print(&format!(
-        "{dir} holds a plugin that works. Next:\n  cd {dir}\n  {build}\n  oms-server plugin test .\n"
+        "{dir} holds a plugin that works. Next:\n  cd {dir}\n  {build}\n  oms-server plugin test .\n{from}"
     ))
 }
 
-/// What Cargo.toml depends on.
-fn sdk(path: Option<&Path>) -> Result<String> {
-    let Some(path) = path else {
-        return Ok(format!("{:?}", env!("CARGO_PKG_VERSION")));
+/// What Cargo.toml depends on, and in words where that is. Who works in a checkout has no other SDK to hand.
+fn sdk(named: Option<&Path>, checkout: &Path) -> Result<(String, String)> {
+    let there = Some(checkout).filter(|path| path.join("Cargo.toml").is_file());
+    let Some(path) = named.or(there) else {
+        let version = format!("{:?}", env!("CARGO_PKG_VERSION"));
+        let from = "crates.io; --sdk PATH takes the folder plugins/sdk of a checkout of oms instead";
+        return Ok((version, from.into()));
     };
     let absolute = path
         .canonicalize()
         .with_context(|| format!("{}", path.display()))?;
-    Ok(format!("{{ path = {:?} }}", absolute.display().to_string()))
+    let absolute = absolute.display().to_string();
+    Ok((format!("{{ path = {absolute:?} }}"), absolute))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -171,4 +186,25 @@ fn write(path: &Path, text: &str) -> Result<()> {
         std::fs::create_dir_all(parent).with_context(named)?;
     }
     std::fs::write(path, text).with_context(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sdk_is_where_it_can_be_had() {
+        let (checkout, named) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path_of = |folder: &Path| format!("{{ path = {:?} }}", folder.canonicalize().unwrap());
+        let (dependency, from) = sdk(None, checkout.path()).unwrap();
+        assert_eq!(dependency, format!("{:?}", env!("CARGO_PKG_VERSION")));
+        assert!(from.contains("--sdk PATH"), "{from}");
+
+        write(&checkout.path().join("Cargo.toml"), "").unwrap();
+        let (dependency, from) = sdk(None, checkout.path()).unwrap();
+        assert_eq!(dependency, path_of(checkout.path()));
+        assert!(dependency.contains(&from), "{from}");
+        let (dependency, _) = sdk(Some(named.path()), checkout.path()).unwrap();
+        assert_eq!(dependency, path_of(named.path()));
+    }
 }

@@ -181,3 +181,28 @@ fn refusal(answer: &Response, lost: fn(Detail) -> PaymentError) -> PaymentError 
         _ => PaymentError::invalid_request(detail),
     }
 }
+
+/// What asks nothing of the host is tested here; `oms-server plugin test` runs the component.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Response {
+        Response { status, headers: Vec::new(), body: body.into() }
+    }
+
+    #[test]
+    fn a_status_that_is_new_is_no_failure() {
+        let body = r#"{"id": "p_1", "status": "on_hold", "currency": "EUR", "captured": 0, "refunded": 0}"#;
+        let payment: Payment = read(&answer(200, body)).unwrap();
+        assert_eq!(payment.result().status, PaymentStatus::Pending);
+    }
+
+    #[test]
+    fn the_page_of_a_proxy_is_no_decline() {
+        let declined = refusal(&answer(402, r#"{"code": "card_declined"}"#), PaymentError::indeterminate);
+        assert!(matches!(declined, PaymentError::Declined(decline) if decline.code == "card_declined"));
+        let lost = refusal(&answer(502, "<html>"), PaymentError::indeterminate);
+        assert!(matches!(lost, PaymentError::Indeterminate(_)));
+    }
+}
