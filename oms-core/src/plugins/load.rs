@@ -49,15 +49,14 @@ pub(super) async fn find(dir: PathBuf) -> Result<(Vec<Found>, Vec<Violation>)> {
     on_a_thread(move || read_all(&dir)).await
 }
 
-/// Reads the plugin in this folder, or the one that this file is a part of.
-pub(super) async fn one(path: PathBuf) -> Result<Found> {
-    on_a_thread(move || {
-        read_one(&path).map_err(|detail| {
-            Error::Invalid(vec![Violation {
-                pointer: path.display().to_string(),
-                detail,
-            }])
-        })
+/// Reads the plugin in this folder, or the one that this file is a part of; its component may lie elsewhere.
+pub(super) async fn one(path: PathBuf, component: Option<PathBuf>) -> Result<Found> {
+    on_a_thread(move || match &component {
+        Some(component) => {
+            let invalid = |detail| Error::Invalid(vec![fault(&name(&path), detail)]);
+            read(&path, Some(component)).map_err(invalid)
+        }
+        None => read_one(&path).map_err(|detail| Error::invalid(path.display().to_string(), detail)),
     })
     .await
 }
@@ -103,7 +102,7 @@ fn read_all(dir: &Path) -> Result<(Vec<Found>, Vec<Violation>)> {
     folders.sort();
     let (mut found, mut faults) = (Vec::new(), Vec::new());
     for path in folders {
-        match read(&path) {
+        match read(&path, None) {
             Ok(plugin) => found.push(plugin),
             Err(detail) => faults.push(fault(&name(&path), detail)),
         }
@@ -112,13 +111,15 @@ fn read_all(dir: &Path) -> Result<(Vec<Found>, Vec<Violation>)> {
 }
 
 fn name(folder: &Path) -> String {
-    let name = folder.file_name().unwrap_or(folder.as_os_str());
+    // `.` has a name too.
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let name = absolute.file_name().unwrap_or(folder.as_os_str());
     name.to_string_lossy().into_owned()
 }
 
 fn read_one(path: &Path) -> Result<Found, String> {
     if path.is_dir() {
-        return read(path);
+        return read(path, None);
     }
     if !path.is_file() {
         return Err("there is no such file or folder".into());
@@ -132,7 +133,7 @@ fn read_one(path: &Path) -> Result<Found, String> {
             "there is no plugin.toml beside it, which says what it is and what it may ask for".into(),
         );
     }
-    let found = read(folder)?;
+    let found = read(folder, None)?;
     let file = path.file_name().unwrap_or_default();
     match file == "plugin.toml" || file == found.manifest.wasm.as_str() {
         true => Ok(found),
@@ -143,11 +144,11 @@ fn read_one(path: &Path) -> Result<Found, String> {
     }
 }
 
-fn read(path: &Path) -> Result<Found, String> {
+fn read(path: &Path, component: Option<&Path>) -> Result<Found, String> {
     let text = std::fs::read_to_string(path.join("plugin.toml")).map_err(|e| e.to_string())?;
     let manifest = Manifest::parse(&text)?;
     let named = |e: std::io::Error| format!("{}: {e}", manifest.wasm);
-    let file = path.join(&manifest.wasm);
+    let file = component.map_or_else(|| path.join(&manifest.wasm), Path::to_owned);
     let size = std::fs::metadata(&file).map_err(named)?.len();
     if size > MAX_COMPONENT {
         return Err(format!(

@@ -116,6 +116,8 @@ pub struct PluginInfo {
 pub struct Install {
     /// A folder with `plugin.toml` and the component, or either of the two files.
     pub path: std::path::PathBuf,
+    /// The component, when it is not the file beside `plugin.toml`.
+    pub component: Option<std::path::PathBuf>,
     /// What the component's SHA-256 must be, in hexadecimal, besides what `plugin.toml` says of it.
     pub sha256: Option<String>,
     /// Whether it becomes the active version.
@@ -246,7 +248,7 @@ impl Plugins<'_> {
     /// [`Error::Invalid`] says what is wrong with it; then nothing has changed.
     pub async fn install(&self, actor: &Actor, install: Install) -> Result<PluginInfo> {
         actor.require_admin()?;
-        let plugin = load::one(install.path).await?;
+        let plugin = load::one(install.path, install.component).await?;
         if let Some(expected) = &install.sha256
             && !expected.eq_ignore_ascii_case(&plugin.digest)
         {

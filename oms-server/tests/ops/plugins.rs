@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::program::{fails, json, ok, run, text};
+use crate::program::{command, fails, json, ok, run, text};
 
 #[expect(
     clippy::disallowed_methods,
@@ -28,8 +28,8 @@ fn mock() -> String {
     dir.join("mock").display().to_string()
 }
 
-/// Runs a tool of a language; it must succeed.
-fn tool(command: &mut Command) {
+/// Runs a tool of a language, which must succeed: what it printed.
+fn tool(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),
@@ -37,6 +37,7 @@ fn tool(command: &mut Command) {
         text(&output.stdout),
         text(&output.stderr)
     );
+    text(&output.stdout)
 }
 
 #[test]
@@ -45,6 +46,10 @@ fn a_plugin_is_checked() {
     let said = ok(folder.path(), &["plugin", "check", &mock()]);
     assert!(
         said.contains("ok       component") && !said.contains("FAULT"),
+        "{said}"
+    );
+    assert!(
+        said.contains("mock/mock.wasm\n") && !said.contains("wasi:sockets"),
         "{said}"
     );
 
@@ -125,11 +130,10 @@ fn a_plugin_is_tested() {
 #[test]
 fn a_new_plugin_in_rust_works() {
     let folder = tempfile::tempdir().unwrap();
+    // The one beside which the program was built.
     let sdk = root().join("plugins/sdk").display().to_string();
-    ok(
-        folder.path(),
-        &["plugin", "new", "acme-pay", "--lang", "rust", "--sdk", &sdk],
-    );
+    let said = ok(folder.path(), &["plugin", "new", "acme-pay", "--lang", "rust"]);
+    assert!(said.ends_with(&format!("Its SDK comes from {sdk}.\n")), "{said}");
     let dir = folder.path().join("acme-pay");
     let manifest = std::fs::read_to_string(dir.join("Cargo.toml")).unwrap();
     assert!(manifest.contains(&format!("path = \"{sdk}\"")), "{manifest}");
@@ -137,19 +141,21 @@ fn a_new_plugin_in_rust_works() {
     // As its README says, but with what this repository has fetched already.
     let said = fails(folder.path(), &["plugin", "test", "acme-pay"], 1);
     assert!(
-        said.contains("cargo build --release --target wasm32-wasip2"),
+        said.contains("cargo build --release --target wasm32-wasip2")
+            && said.contains(dir.join("target").to_str().unwrap()),
         "{said}"
     );
     std::fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-plugin");
-    let mut build = Command::new(env!("CARGO"));
-    build
-        .args(["build", "--release", "--offline", "--target", "wasm32-wasip2"])
-        .current_dir(&dir);
-    tool(build.env("CARGO_TARGET_DIR", &target));
-    let built = target.join("wasm32-wasip2/release/acme_pay.wasm");
-    std::fs::copy(built, dir.join("acme-pay.wasm")).unwrap();
-    works(folder.path(), "acme-pay");
+    let cargo = |args: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(args).arg("--offline").current_dir(&dir);
+        tool(cargo.env("CARGO_TARGET_DIR", &target))
+    };
+    let said = cargo(&["test"]);
+    assert!(said.contains("test result: ok. 2 passed"), "{said}");
+    cargo(&["build", "--release", "--target", "wasm32-wasip2"]);
+    works(folder.path(), "acme-pay", Some(&target));
 
     let said = fails(folder.path(), &["plugin", "new", "acme-pay", "--lang", "js"], 1);
     assert!(said.contains("is there already"), "{said}");
@@ -171,7 +177,7 @@ fn a_new_plugin_in_javascript_works() {
     let mut words = build.split(' ');
     let compiler = node.join("node_modules/.bin").join(words.next().unwrap());
     tool(Command::new(compiler).args(words).current_dir(&dir));
-    works(folder.path(), "acme_js");
+    works(folder.path(), "acme_js", None);
 }
 
 #[test]
@@ -192,19 +198,44 @@ fn a_new_plugin_in_python_works() {
     let words = line.trim().split(' ').skip(1);
     let dir = folder.path().join("acme_py");
     tool(Command::new(compiler).args(words).current_dir(&dir));
-    works(folder.path(), "acme_py");
+    works(folder.path(), "acme_py", None);
 }
 
-/// What its README promises.
-fn works(folder: &Path, name: &str) {
-    let output = run(folder, &["plugin", "check", name]);
-    assert!(output.status.success(), "{}", text(&output.stdout));
-    let output = run(folder, &["plugin", "test", name]);
-    assert!(
-        output.status.success(),
-        "{}{}",
-        text(&output.stdout),
-        text(&output.stderr)
-    );
-    println!("{}", text(&output.stdout));
+/// What its README promises, and what is said of it. `target`: where cargo was told to build.
+fn works(folder: &Path, name: &str, target: Option<&Path>) -> String {
+    let said = ["check", "test", "install"].map(|step| {
+        let mut command = command(folder, &["plugin", step, name]);
+        if let Some(target) = target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        tool(&mut command)
+    });
+    said.concat()
+}
+
+/// As `cargo build` leaves it: the component is not beside `plugin.toml`.
+#[test]
+fn what_cargo_built_is_used_without_a_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let (acme, mock) = (folder.path().join("acme"), PathBuf::from(mock()));
+    let built = acme.join("target/wasm32-wasip2/release");
+    std::fs::create_dir_all(&built).unwrap();
+    std::fs::write(acme.join("Cargo.toml"), "[package]\nname = \"mock\"\n").unwrap();
+    std::fs::copy(mock.join("plugin.toml"), acme.join("plugin.toml")).unwrap();
+    std::fs::copy(mock.join("mock.wasm"), built.join("mock.wasm")).unwrap();
+    ok(folder.path(), &["plugin", "check", "acme"]);
+    let install = ["plugin", "install", "acme"];
+    ok(folder.path(), &install);
+
+    let copy = acme.join("mock.wasm");
+    std::fs::write(&copy, "of last week").unwrap();
+    let week = std::time::Duration::from_secs(7 * 24 * 3600);
+    let written = std::fs::metadata(&copy).unwrap().modified().unwrap() - week;
+    let file = std::fs::File::options().write(true).open(&copy).unwrap();
+    file.set_modified(written).unwrap();
+    let told = "acme/mock.wasm is older and not the same, so it is not used";
+    let said = ok(folder.path(), &["plugin", "check", "acme"]);
+    assert!(said.contains("warning  file") && said.contains(told), "{said}");
+    let said = text(&run(folder.path(), &install).stderr);
+    assert!(said.starts_with("component: /") && said.contains(told), "{said}");
 }

@@ -38,6 +38,7 @@ pub enum Level {
 /// can, so that an author sees all of them at once.
 pub async fn check(package: &Package) -> Vec<Finding> {
     let mut found = Findings::default();
+    found.file(package);
     let manifest = match package.parsed() {
         Ok(manifest) => {
             found.manifest(&manifest, package);
@@ -80,6 +81,14 @@ impl Findings {
             level,
             detail: detail.into(),
         });
+    }
+
+    fn file(&mut self, package: &Package) {
+        let level = match package.passed_over {
+            None => Level::Good,
+            Some(_) => Level::Warning,
+        };
+        self.add("file", level, package.chosen());
     }
 
     fn manifest(&mut self, manifest: &Manifest, package: &Package) {

@@ -113,6 +113,7 @@ impl Plugins<'_> {
         Ok(Package {
             folder: "(database)".into(),
             component: "(database)".into(),
+            passed_over: None,
             manifest: row.manifest,
             wasm,
         })

@@ -33,6 +33,7 @@ fn put(plugin: &Path, version: &str, says: &str) {
 async fn install(oms: &Oms, path: &Path, activate: bool) -> Result<PluginInfo> {
     let install = Install {
         path: path.to_owned(),
+        component: None,
         sha256: None,
         activate,
     };
@@ -145,6 +146,7 @@ async fn a_broken_version_is_refused_and_the_old_one_stays() {
         assert!(said.contains("of another file, it.wasm"), "{said}");
         let pinned = Install {
             path: good.path().to_owned(),
+            component: None,
             sha256: Some("0".repeat(64)),
             activate: true,
         };

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use oms_core::plugins::conformance::{self, Finding, Level, Package};
+use oms_core::plugins::conformance::{self, Finding, Level};
 use serde_json::json;
 
 use super::super::{print, table};
+use super::find;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -22,7 +23,7 @@ pub(crate) struct Options {
 pub(super) async fn run(options: &Options) -> Result<ExitCode> {
     let (mut text, mut values, mut faulty) = (String::new(), Vec::new(), false);
     for path in &options.paths {
-        let findings = match Package::find(path) {
+        let findings = match find(path) {
             Ok(package) => conformance::check(&package).await,
             Err(detail) => vec![Finding {
                 what: "files".into(),

@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use oms_core::Actor;
 use oms_core::plugins::Install;
 
+use super::super::say;
+use super::find;
 use super::place::{in_database, show, value_of};
 use crate::config::Config;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A folder with plugin.toml and the component, or either of the two files
+    /// A folder with plugin.toml and the component, or a component beneath such a folder
     path: PathBuf,
     /// What the component's SHA-256 must be, besides what plugin.toml says of it
     #[arg(long, value_name = "HEX")]
@@ -26,8 +28,11 @@ pub(crate) struct Options {
 }
 
 pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> {
+    let package = find(&options.path).map_err(|fault| anyhow!(fault))?;
+    say(format_args!("component: {}", package.chosen()));
     let install = Install {
-        path: options.path.clone(),
+        path: package.folder,
+        component: Some(package.component),
         sha256: options.sha256.clone(),
         activate: !options.inactive,
     };

@@ -10,11 +10,13 @@ mod place;
 mod replay;
 mod test;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use oms_core::plugins::conformance::Package;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -96,4 +98,10 @@ pub(super) async fn run(config: &Config, command: &Command) -> Result<ExitCode> 
         Command::Test(options) => test::run(options).await,
         Command::Replay(options) => replay::run(config, options).await,
     }
+}
+
+/// The plugin at a path, also where cargo builds into another folder.
+fn find(path: &Path) -> Result<Package, String> {
+    let target = config::variable("CARGO_TARGET_DIR").map(PathBuf::from);
+    Package::find_with(path, target.as_deref())
 }

@@ -15,7 +15,8 @@ use serde_json::json;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use super::super::{print, table};
+use super::super::{print, say, table};
+use super::find;
 use crate::config::resolve_secret;
 
 #[derive(clap::Args)]
@@ -51,7 +52,12 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode> {
     let mut reports = Vec::new();
     for path in &options.paths {
         let named = || format!("{}", path.display());
-        let report = test(path, options, account.as_ref()).await.with_context(named)?;
+        let report = test(path, options, account.as_ref()).await;
+        // One plugin needs no name.
+        let report = match options.paths.len() {
+            1 => report?,
+            _ => report.with_context(named)?,
+        };
         if !options.json {
             print(&text(&report, options.verbose))?;
         }
@@ -82,9 +88,10 @@ impl Options {
 async fn test(path: &Path, options: &Options, account: Option<&Account>) -> Result<Report> {
     let package = match &options.component {
         Some(component) => Package::of(path, component),
-        None => Package::find(path),
+        None => find(path),
     }
     .map_err(anyhow::Error::msg)?;
+    say(format_args!("component: {}", package.chosen()));
     let folder = options
         .fixtures
         .clone()
