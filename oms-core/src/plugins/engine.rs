@@ -230,7 +230,7 @@ fn check_imports(imports: impl Iterator<Item = String>) -> Result<(), String> {
         [] => Ok(()),
         names => Err(format!(
             "the component imports {}, which this host does not offer: it offers {CONTRACT} and WASI 0.2 without \
-             files, sockets and wasi:http (requests go through the contract's http interface)",
+             wasi:http (requests go through the contract's http interface)",
             names.join(", ")
         )),
     }

@@ -198,7 +198,11 @@ fn a_new_plugin_in_python_works() {
     let words = line.trim().split(' ').skip(1);
     let dir = folder.path().join("acme_py");
     tool(Command::new(compiler).args(words).current_dir(&dir));
-    works(folder.path(), "acme_py", None);
+    let said = works(folder.path(), "acme_py", None);
+    assert!(
+        said.contains("warning  imports        it imports wasi:sockets"),
+        "{said}"
+    );
 }
 
 /// What its README promises, and what is said of it. `target`: where cargo was told to build.

@@ -6,7 +6,7 @@ use wasmtime::Module;
 
 use super::package::Package;
 use super::sandbox::Sandbox;
-use crate::plugins::engine::{CONTRACT, Runtime};
+use crate::plugins::engine::{CONTRACT, Prepared, Runtime};
 use crate::plugins::load::MAX_COMPONENT;
 use crate::plugins::manifest::{Limits, Manifest};
 use crate::time::Timestamp;
@@ -153,18 +153,26 @@ impl Findings {
         let wasm = package.wasm.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             let runtime = Runtime::new(None)?;
-            runtime
-                .prepare(&wasm)
-                .map(drop)
-                .map_err(|fault| in_words(&runtime, &wasm, fault))
+            match runtime.prepare(&wasm) {
+                Ok(prepared) => Ok(imports_sockets(&runtime, &prepared)),
+                Err(fault) => Err(in_words(&runtime, &wasm, fault)),
+            }
         });
         match prepared.await {
-            Ok(Ok(())) => {
+            Ok(Ok(sockets)) => {
                 self.add(
                     "component",
                     Level::Good,
                     format!("its imports and exports fit {CONTRACT}"),
                 );
+                if sockets {
+                    self.add(
+                        "imports",
+                        Level::Warning,
+                        "it imports wasi:sockets, of which the host refuses every connection and every name: requests \
+                         go through the contract's http interface (Python brings this import along, used or not)",
+                    );
+                }
                 true
             }
             Ok(Err(fault)) => {
@@ -270,6 +278,14 @@ impl Findings {
     }
 }
 
+/// Of the imports that are linked but refused, the one that hints at a client library. Files are no such hint: every
+/// component of JavaScript and Python imports them.
+fn imports_sockets(runtime: &Runtime, prepared: &Prepared) -> bool {
+    let kind = prepared.pre.component().component_type();
+    kind.imports(runtime.engine())
+        .any(|(name, _)| name.starts_with("wasi:sockets/"))
+}
+
 /// Adds to what the engine says what an author can do about it.
 fn in_words(runtime: &Runtime, wasm: &[u8], fault: String) -> String {
     if wasm.starts_with(b"\0asm\x01\0\0\0") {
@@ -310,7 +326,7 @@ fn in_words(runtime: &Runtime, wasm: &[u8], fault: String) -> String {
             _ => {}
         }
     }
-    if fault.contains("wasi:http") || fault.contains("wasi:sockets") {
+    if fault.contains("wasi:http/") {
         return format!(
             "{fault}; leave the toolchain's own HTTP out (componentize: disableFeatures http, fetch-event)"
         );

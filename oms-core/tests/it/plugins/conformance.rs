@@ -391,6 +391,13 @@ async fn a_check_says_in_words_what_is_wrong() {
         let found = found_in(folder.path()).await;
         assert!(found.contains(says), "{says}: {found}");
     }
+    let folder = with(&importing("acme:files/store@1.0.0"));
+    let found = found_in(folder.path()).await;
+    assert!(
+        found.contains("imports acme:files/store@1.0.0") && !found.contains("sockets"),
+        "{found}"
+    );
+    assert!(!found.contains("toolchain's own HTTP"), "{found}");
 }
 
 /// A component that imports an empty instance and does nothing.
