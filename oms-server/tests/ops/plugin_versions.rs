@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::common::server::plugin_dir;
-use crate::program::{command, fails, json, ok, text};
+use crate::program::{command, fails, json, ok, run, text};
 
 /// Without the plugin folder of whoever runs the tests.
 const NOWHERE: [&str; 2] = ["--plugin-dir", "nowhere"];
@@ -61,8 +61,11 @@ fn versions_are_installed_and_chosen() {
         1,
     );
     assert!(said.contains("was asked for"), "{said}");
-    let kept = ok(folder.path(), &with(&["plugin", "install", other, "--inactive"]));
-    assert!(kept.contains("is kept"), "{kept}");
+    let output = run(folder.path(), &with(&["plugin", "install", other, "--inactive"]));
+    let (kept, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(kept.contains("is kept"), "{kept}{said}");
+    let told = format!("\nwarning: mock 0.1.0 is also kept with the sha256 {digest}");
+    assert!(said.contains(&told), "{said}");
     let second = kept.split(' ').nth(2).unwrap();
 
     let said = fails(folder.path(), &with(&["plugin", "rollback", "mock"]), 1);
@@ -79,6 +82,11 @@ fn versions_are_installed_and_chosen() {
         (&back["digest"], &back["active"]),
         (&Value::from(digest), &Value::from(true))
     );
+    let said = fails(folder.path(), &with(&["plugin", "activate", "mock", "0.1.0"]), 1);
+    assert!(
+        said.contains("oms-server: several fit: name the digest"),
+        "{said}"
+    );
     let said = fails(folder.path(), &with(&["plugin", "activate", "mock", "7.7.7"]), 1);
     assert!(said.contains("no such version of this plugin"), "{said}");
     let said = fails(
@@ -87,6 +95,36 @@ fn versions_are_installed_and_chosen() {
         1,
     );
     assert!(said.contains("OMS_TOKEN"), "{said}");
+    let said = ok(folder.path(), &with(&["plugin", "replay", "--since", "1d"]));
+    assert!(
+        said.starts_with("mock 0.1.0 ") && said.contains("nothing was compared"),
+        "{said}"
+    );
+}
+
+/// A table without rows would look like a shop without plugins.
+#[test]
+fn a_folder_without_a_shop_stays_without() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [
+        &["list"][..],
+        &["activate", "mock", "0.1.0"],
+        &["rollback", "mock"],
+        &["reload"],
+        &["call", "describe", "--account", "mock"],
+        &["replay", "--since", "1d"],
+    ] {
+        let said = fails(folder.path(), &with(&[&["plugin"], args].concat()), 1);
+        let database = folder.path().join("oms.db");
+        assert!(
+            said.contains(&format!("no database {}", database.display())) && said.contains("--data-dir"),
+            "{args:?}: {said}"
+        );
+    }
+    let url = ["plugin", "list", "--url", "http://127.0.0.1:9", "--token", "none"];
+    fails(folder.path(), &with(&url), 1);
+    let made: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert!(made.is_empty(), "{made:?}");
 }
 
 #[test]

@@ -243,3 +243,26 @@ fn what_cargo_built_is_used_without_a_copy() {
     let said = text(&run(folder.path(), &install).stderr);
     assert!(said.starts_with("component: /") && said.contains(told), "{said}");
 }
+
+#[test]
+fn faults_name_their_file_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mock = PathBuf::from(mock());
+    std::fs::copy(mock.join("mock.wasm"), folder.path().join("mock.wasm")).unwrap();
+    let manifest = std::fs::read_to_string(mock.join("plugin.toml")).unwrap();
+    std::fs::write(folder.path().join("plugin.toml"), &manifest).unwrap();
+    let said = fails(folder.path(), &["plugin", "test", "."], 1);
+    assert!(
+        said.contains("\noms-server: ./fixtures has no suite.toml"),
+        "{said}"
+    );
+    std::fs::write(
+        folder.path().join("plugin.toml"),
+        manifest + "\n[limits]\nmemory_mib = 0\n",
+    )
+    .unwrap();
+    let name = folder.path().file_name().unwrap().to_str().unwrap();
+    let said = fails(folder.path(), &["plugin", "install", "."], 1);
+    let told = format!("\noms-server: {name}/plugin.toml: limits.memory_mib is 0");
+    assert!(said.contains(&told), "{said}");
+}

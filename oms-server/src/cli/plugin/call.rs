@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::super::{open, print, say, serve};
+use super::place::claim;
 use crate::config::Config;
 use crate::setup;
 
@@ -112,6 +113,7 @@ impl Default for Request {
 
 pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> {
     let request = read(options)?;
+    let _claim = claim(config)?;
     let public_url = serve::public_url(config, config.listen);
     let account = setup::accounts(config, &public_url)?
         .into_iter()

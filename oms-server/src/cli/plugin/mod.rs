@@ -79,9 +79,10 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// Authors of plugins have no shop.
+    /// Whether a database is made for it where there is none. Authors of plugins have no shop, and the others look after
+    /// one that is there.
     pub(super) const fn needs_database(&self) -> bool {
-        !matches!(self, Self::New(_) | Self::Check(_) | Self::Test(_))
+        matches!(self, Self::Install(_))
     }
 }
 

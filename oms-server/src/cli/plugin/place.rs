@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use oms_core::Oms;
+use anyhow::{Context, Result, anyhow, bail};
 use oms_core::plugins::PluginInfo;
+use oms_core::{Oms, Violation};
 use poem_openapi::types::ToJSON;
 use serde_json::Value;
 
 use super::super::{open_without_accounts, print, table};
 use crate::config::Config;
 use crate::http::{List, PluginBody};
+use crate::sqlite_file::{self, Claim};
 
 /// Longer than the server takes to compile the plugins of a whole folder.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -59,15 +60,46 @@ impl Place {
     }
 }
 
-/// Runs something in the library over the database, and closes it again.
+/// Runs something in the library over the database that is there, and closes it again.
 pub(super) async fn in_database<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Oms) -> oms_core::Result<T>,
 ) -> Result<T> {
+    let _claim = claim(config)?;
     let oms = open_without_accounts(config).await?;
     let done = work(&oms).await;
     oms.shutdown().await;
-    Ok(done?)
+    done.map_err(in_words)
+}
+
+/// Says that this process uses the shop's database. Where there is none, somebody is in the wrong folder: a new one would
+/// only look like a shop that has lost its plugins.
+pub(super) fn claim(config: &Config) -> Result<Option<Claim>> {
+    let Some(database) = sqlite_file::path(&config.database_url)? else {
+        return Ok(None);
+    };
+    if !database.is_file() {
+        bail!(
+            "there is no database {}: name the shop's with --data-dir or --database-url",
+            database.display()
+        );
+    }
+    Claim::shared(&database).map(Some)
+}
+
+/// What is wrong with a plugin, by its file. Pointers into a request are for those who sent one.
+pub(super) fn in_words(error: oms_core::Error) -> anyhow::Error {
+    let oms_core::Error::Invalid(violations) = error else {
+        return error.into();
+    };
+    let words = violations.into_iter().map(|violation| {
+        let Violation { pointer, detail } = violation;
+        match pointer.ends_with("plugin.toml") {
+            true => format!("{}: {detail}", pointer.trim_start_matches('/')),
+            false => detail,
+        }
+    });
+    anyhow!(words.collect::<Vec<_>>().join("; "))
 }
 
 /// As the API answers.

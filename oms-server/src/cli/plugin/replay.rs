@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use oms_core::plugins::conformance::{Different, Package, Replayed};
+use oms_core::plugins::conformance::{Different, Replayed};
 use oms_core::{Actor, Oms, Timestamp};
 use serde_json::json;
 
 use super::super::{open, print, table};
+use super::find;
+use super::place::{claim, in_words};
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -29,12 +31,14 @@ pub(crate) struct Options {
 }
 
 pub(super) async fn run(config: &Config, options: &Options) -> Result<ExitCode> {
+    let _claim = claim(config)?;
     let oms = open(config).await?;
     let replayed = replay(&oms, options).await;
     oms.shutdown().await;
     let replayed = replayed?;
     print(&match options.json {
         true => format!("{}\n", json!(replayed)),
+        false if replayed.is_empty() => "no plugin is active, so nothing was compared\n".into(),
         false => replayed.iter().map(text).collect(),
     })?;
     let different = replayed.iter().any(|replayed| !replayed.different.is_empty());
@@ -45,7 +49,7 @@ async fn replay(oms: &Oms, options: &Options) -> Result<Vec<Replayed>> {
     let since = since(&options.since, oms.now())?;
     let plugins = oms.plugins();
     let packages = match &options.plugin {
-        Some(path) => vec![Package::find(path).map_err(|fault| anyhow!(fault))?],
+        Some(path) => vec![find(path).map_err(|fault| anyhow!(fault))?],
         None => {
             let mut packages = Vec::new();
             for version in plugins.list(&Actor::System).await? {
@@ -63,7 +67,8 @@ async fn replay(oms: &Oms, options: &Options) -> Result<Vec<Replayed>> {
     let mut replayed = Vec::new();
     for package in &packages {
         let done = plugins.replay(&Actor::System, package, since, account).await;
-        replayed.push(done.with_context(|| format!("{}", package.component.display()))?);
+        let done = done.map_err(in_words);
+        replayed.push(done.with_context(|| package.component.display().to_string())?);
     }
     Ok(replayed)
 }
@@ -104,6 +109,13 @@ fn text(replayed: &Replayed) -> String {
     let mut text: String = different.iter().map(|call| entry("differs", call)).collect();
     text.extend(skipped.iter().map(|call| entry("not compared", call)));
     let short: String = digest.chars().take(12).collect();
+    // No difference among nothing would look like a proof.
+    if *same == 0 && different.is_empty() && skipped.is_empty() {
+        return format!(
+            "{id} {version} {short}: nothing was compared: since then no webhook came in, and no call was recorded \
+             (`record = true` in the account, or OMS_PLUGIN_RECORD)\n"
+        );
+    }
     text.push_str(&format!(
         "{id} {version} {short}: {same} as before, {} different, {} not compared\n",
         different.len(),
