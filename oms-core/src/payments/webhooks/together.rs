@@ -126,7 +126,9 @@ async fn keep_alone(oms: &Oms, begun: Option<Tx>, mut ticket: Ticket) {
             };
             match keep_together(oms, tx, slice::from_mut(&mut ticket)).await? {
                 true => Ok(()),
-                false => Err(Error::Internal("an event was not kept together with itself".into())),
+                false => Err(Error::Internal(
+                    "an event was not kept together with itself".into(),
+                )),
             }
         };
         match contained(Box::pin(attempt)).await {
