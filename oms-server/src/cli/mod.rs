@@ -213,7 +213,7 @@ impl Command {
             | Self::Bench(_)
             | Self::Restore(_)
             | Self::MigrateData(_) => Ok(None),
-            Self::Plugin(command) if !command.needs_database() => Ok(None),
+            Self::Plugin(command) if !command.makes_database() => Ok(None),
             Self::Serve(_)
             | Self::Worker
             | Self::Migrate

@@ -1,7 +1,6 @@
 //! A plugin as its author has it: a folder with `plugin.toml`, and a component beside it or where the compiler put it.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::plugins::compiled::sha256_hex;
 use crate::plugins::manifest::Manifest;
@@ -149,7 +148,7 @@ fn newest_build(folder: &Path, wasm: &str, targets: &[PathBuf]) -> Option<PathBu
     found.into_iter().max_by_key(|path| changed(path))
 }
 
-fn changed(file: &Path) -> Option<SystemTime> {
+fn changed(file: &Path) -> Option<impl Ord + use<>> {
     std::fs::metadata(file).and_then(|meta| meta.modified()).ok()
 }
 

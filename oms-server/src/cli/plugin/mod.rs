@@ -81,7 +81,7 @@ pub(super) enum Command {
 impl Command {
     /// Whether a database is made for it where there is none. Authors of plugins have no shop, and the others look after
     /// one that is there.
-    pub(super) const fn needs_database(&self) -> bool {
+    pub(super) const fn makes_database(&self) -> bool {
         matches!(self, Self::Install(_))
     }
 }
