@@ -189,9 +189,11 @@ impl Db {
 
     /// For the thread that places orders to call before it ends.
     pub(crate) async fn close_placing(&self) {
-        #[cfg(feature = "postgres")]
-        if let Self::Postgres { placing, .. } = self {
-            placing.close().await;
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite { .. } => {}
+            #[cfg(feature = "postgres")]
+            Self::Postgres { placing, .. } => placing.close().await,
         }
     }
 
