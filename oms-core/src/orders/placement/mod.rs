@@ -236,7 +236,6 @@ impl<P: Placer> Combiner<P> {
                 batch.retain(|ticket| !ticket.reply.is_closed());
             }
             (batch, carried) = part_twins(batch);
-            tracing::trace!(orders = batch.len(), "placing a batch");
             place_held(&self.placer, batch, Some(begun), floor).await;
         }
     }
@@ -302,6 +301,7 @@ async fn place<P: Placer>(placer: &P, batch: Vec<Ticket>, mut begun: Option<Resu
         if part.is_empty() {
             continue;
         }
+        tracing::trace!(orders = part.len(), "placing a batch");
         let started = Instant::now();
         let placing = async {
             let begun = match begun.take() {
