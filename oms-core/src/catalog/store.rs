@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use sqlx::types::Json;
 
 use super::model::{Business, Media, Product, Sku, Variant};
-use crate::db::{Tx, on_unique, run};
+use crate::db::{Tx, on_unique, push_list, run};
 use crate::error::{Check, Error, Result};
 use crate::id::{BusinessId, ProductId, UserId, VariantId};
 use crate::money::{Currency, Money};
@@ -341,13 +341,10 @@ pub(super) async fn products(tx: &mut Tx, ids: &[ProductId]) -> Result<HashMap<P
                  v.currency, v.version AS variant_version, v.created_at AS variant_created_at,
                  v.updated_at AS variant_updated_at
              FROM oms_product p JOIN oms_variant v ON v.product_id = p.id
-             WHERE p.deleted_at IS NULL AND v.deleted_at IS NULL AND p.id IN (",
+             WHERE p.deleted_at IS NULL AND v.deleted_at IS NULL AND p.id IN ",
         );
-        let mut list = query.separated(", ");
-        for id in ids {
-            list.push_bind(*id);
-        }
-        query.push(") ORDER BY v.position, v.id");
+        push_list(&mut query, ids);
+        query.push(" ORDER BY v.position, v.id");
         query.build_query_as().fetch_all(conn).await
     })?;
     let mut products: HashMap<ProductId, Product> = HashMap::new();

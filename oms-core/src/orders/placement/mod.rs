@@ -293,8 +293,8 @@ async fn place_held<P: Placer>(
     }
 }
 
-/// Places the batch, in the transaction that was begun for it if any, and answers every ticket. A batch that fails is split in halves, so that one bad order cannot
-/// fail its neighbours.
+/// Places the batch, in the transaction that was begun for it if any, and answers every ticket. A batch that fails is
+/// split in halves, so that one bad order cannot fail its neighbours.
 async fn place<P: Placer>(placer: &P, batch: Vec<Ticket>, mut begun: Option<Result<P::Begun>>) {
     let mut parts = vec![batch];
     while let Some(mut part) = parts.pop() {

@@ -162,13 +162,8 @@ pub(super) struct Place {
 
 /// Where a payment belongs.
 pub(super) async fn place_of(tx: &mut Tx, id: PaymentId) -> Result<Place> {
-    let place = run!(tx, |conn| {
-        sqlx::query_as("SELECT id, order_id FROM oms_payment WHERE id = $1")
-            .bind(id)
-            .fetch_optional(conn)
-            .await
-    })?;
-    place.ok_or(Error::NotFound("payment"))
+    let known = by_ids(tx, &[id]).await?.pop();
+    known.map(|known| known.place).ok_or(Error::NotFound("payment"))
 }
 
 /// The same, if it is this account's.

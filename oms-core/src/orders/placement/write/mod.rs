@@ -19,6 +19,8 @@ use super::{Placed, Ticket};
 use crate::db::Tx;
 #[cfg(feature = "postgres")]
 use crate::db::limited;
+#[cfg(feature = "sqlite")]
+use crate::db::push_list;
 use crate::error::{Error, Result};
 use crate::id::{BusinessId, OrderId, UserId, VariantId};
 use crate::idempotency::Claim;
@@ -170,12 +172,9 @@ async fn release_keys(tx: &mut Tx, refused: &[Uuid]) -> Result<()> {
     match tx {
         #[cfg(feature = "sqlite")]
         Tx::Sqlite(conn) => {
-            let mut sql = sqlx::QueryBuilder::new("DELETE FROM oms_idempotency WHERE id IN (");
-            let mut ids = sql.separated(", ");
-            for id in refused {
-                ids.push_bind(*id);
-            }
-            sql.push(")").build().execute(&mut **conn).await.map(drop)?;
+            let mut sql = sqlx::QueryBuilder::new("DELETE FROM oms_idempotency WHERE id IN ");
+            push_list(&mut sql, refused);
+            sql.build().execute(&mut **conn).await.map(drop)?;
         }
         #[cfg(feature = "postgres")]
         Tx::Postgres(tx) => {
